@@ -1,0 +1,177 @@
+"""Dataclasses from YAML, strictly: an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from speechssl.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Builds the dataclass ``kind`` from ``values``, recursing into dataclass fields.
+
+    ``where`` names the place in messages ("recipe.yaml: objective"). Raises ``ConfigError`` for
+    an unknown key, a value of the wrong type, or whatever the dataclass itself refuses.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of settings, found {values!r}.")
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind) if f.init]  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(unknown_key(where, str(key), known))
+        arguments[key] = _coerce(hints[key], value, f"{where}.{key}")
+    try:
+        return kind(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def unknown_key(where: str, key: str, known: list[str]) -> str:
+    """The message for an unknown ``key``: names the nearest of the ``known`` ones."""
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}."
+    return f"{where}: unknown setting {key!r}; {hint}"
+
+
+def require(condition: bool, field: str, rule: str, value: object) -> None:
+    """Raises ``ConfigError`` naming field, rule and value unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(f"{field} must be {rule}, but is {value!r}.")
+
+
+def to_dict(instance: Any) -> dict[str, Any]:
+    """A dataclass as plain YAML types (tuples become lists)."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(k): plain(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(v) for v in value]
+        if isinstance(value, Path):
+            return str(value)
+        return value
+
+    result: dict[str, Any] = plain(instance)
+    return result
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """Reads a YAML mapping. Raises ``ConfigError`` if the file is missing or not a mapping."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a YAML file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not valid YAML ({problem}).") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings at the top level.")
+    return values
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """``values`` as YAML text, in the given order."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def merge(parent: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``parent`` with ``changes`` laid over it, mapping by mapping."""
+    merged = dict(parent)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``"optimizer.lr=1e-3"`` as ``{"optimizer": {"lr": 0.001}}``. Raises ``ConfigError``."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ConfigError(f"override {text!r}: expected setting=value, as in optimizer.lr=1e-3.")
+    parsed: Any = yaml.safe_load(value)
+    for key in reversed(name.split(".")):
+        parsed = {key: parsed}
+    result: dict[str, Any] = parsed
+    return result
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    """``value`` as the type that ``hint`` names; YAML reads 1e-3 as text, so numbers are parsed."""
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        error: ConfigError | None = None
+        for option in options:
+            if option is not type(None):
+                try:
+                    return _coerce(option, value, where)
+                except ConfigError as problem:
+                    error = problem
+        raise error or ConfigError(f"{where}: {value!r} is not allowed here.")
+    if origin is typing.Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            names = ", ".join(map(str, choices))
+            raise ConfigError(f"{where}: must be one of {names}, but is {value!r}.")
+        return value
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: expected a list, found {value!r}.")
+        args = typing.get_args(hint)
+        fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)
+        if fixed and len(value) != len(args):
+            raise ConfigError(f"{where}: expected {len(args)} values, found {len(value)}.")
+        kinds = args if fixed else [args[0]] * len(value)
+        return origin(_coerce(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
+    if origin is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, found {value!r}.")
+        return dict(value)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else build(hint, value, where)  # type: ignore[arg-type]
+    if hint is bool or isinstance(value, bool):
+        if hint is bool and isinstance(value, bool):
+            return value
+        raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.")
+    if hint in (int, float):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.") from None
+        if hint is int:
+            if number != int(number):
+                raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.")
+            return int(number)
+        return number
+    if hint is str and isinstance(value, str):
+        return value
+    raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.")
+
+
+def _name(hint: Any) -> str:
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(
+        hint, str(hint)
+    )
