@@ -1,0 +1,73 @@
+"""``speechssl decode``: hypotheses for every cut of a manifest."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Transcribe all cuts of a manifest.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("cuts", type=click.Path(path_type=Path))
+@click.argument("hypotheses", metavar="HYPS.jsonl", type=click.Path(path_type=Path))
+@click.option(
+    "--batch-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Audio in one batch, padding included. Lower it when memory runs out.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--allow-unknown", is_flag=True, help="Accept transcripts the model cannot spell.")
+@click.option("--overwrite", is_flag=True, help="Replace HYPS.jsonl if it exists.")
+def command(
+    model: Path,
+    cuts: Path,
+    hypotheses: Path,
+    batch_seconds: float,
+    device: str,
+    allow_unknown: bool,
+    overwrite: bool,
+) -> None:
+    """Transcribe every cut in CUTS (a cuts.jsonl.gz) with the recogniser in the folder MODEL.
+
+    HYPS.jsonl gets one line per cut, in the order of CUTS: {"id", "text", "reference" (if the
+    cut has a transcript), "seconds"}. A recording that cannot be read is left out and named; the
+    others are written, and the exit status is 2.
+
+    \b
+    Example:
+      speechssl decode exp/finetune/model data/test/cuts.jsonl.gz exp/finetune/hyps.jsonl
+      speechssl score exp/finetune/hyps.jsonl
+    """
+    from speechssl.data.manifest import load_cuts
+    from speechssl.decoding.cuts import check_references, decode_cuts
+    from speechssl.decoding.transcriber import Transcriber
+    from speechssl.errors import AudioError, RunFolderError
+    from speechssl.scoring import write_hypotheses
+
+    if hypotheses.exists() and not overwrite:
+        raise RunFolderError(f"{hypotheses}: exists; give --overwrite to replace it.")
+    manifest = load_cuts(cuts)
+    transcriber = Transcriber(model, device=device)
+    if not allow_unknown:
+        check_references(manifest, transcriber.tokens)
+    began = time.perf_counter()
+    results, bad = decode_cuts(transcriber, manifest, batch_seconds=batch_seconds)
+    elapsed = time.perf_counter() - began
+    for reason in bad.values():
+        click.echo(f"skipped: {reason}", err=True)
+    if results:
+        write_hypotheses(hypotheses, results)
+        seconds = sum(result.seconds or 0 for result in results)
+        click.echo(
+            f"{len(results)} cuts, {seconds / 60:.1f} minutes of audio in {elapsed:.1f} s "
+            f"({seconds / elapsed:.0f} times real time) -> {hypotheses}"
+        )
+    if bad:
+        raise AudioError(
+            f"{len(bad)} of {len(bad) + len(results)} recordings could not be read (named above) "
+            f"and are missing from {hypotheses}; repair them, or remove them from {cuts}."
+        )

@@ -1,0 +1,40 @@
+"""``speechssl finetune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Train a recogniser on transcripts.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("data_dir", type=click.Path(path_type=Path))
+@click.argument("exp", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[SETTING=VALUE]...")
+@click.option(
+    "--init",
+    required=True,
+    metavar="MODEL|none",
+    help="Model folder whose encoder to start from; none trains the same network from scratch.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the head, batches and masks.")
+def command(
+    recipe: Path, data_dir: Path, exp: Path, overrides: tuple[str, ...], init: str, seed: int
+) -> None:
+    """Fine-tune an encoder with a CTC head as RECIPE says on the transcribed cuts in DATA_DIR.
+
+    Tokens are the characters of the training transcripts. An interrupted run goes on from its
+    last checkpoint when the same command is given again. The finished model folder, the best
+    checkpoint by WER on dev, is EXP/model.
+
+    \b
+    Example:
+      speechssl finetune recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
+      speechssl finetune recipes/ctc_tiny.yaml data exp/scratch --init none optimizer.lr=1e-3
+    """
+    from speechssl.training.finetuning import finetune
+
+    start = None if init == "none" else Path(init)
+    model = finetune(recipe, data_dir, exp, init=start, seed=seed, overrides=overrides)
+    click.echo(str(model))

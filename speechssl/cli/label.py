@@ -1,0 +1,76 @@
+"""``speechssl label``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Make cluster targets for the frames of a corpus.")
+@click.argument("data_dir", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What to call the targets.")
+@click.option("--clusters", default=100, show_default=True, help="Number of clusters.")
+@click.option(
+    "--features",
+    type=click.Choice(["mfcc", "model"]),
+    default="mfcc",
+    show_default=True,
+    help="What to cluster: MFCC, or a layer of a model.",
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Model folder, for model features.")
+@click.option("--layer", type=int, help="Transformer layer of the model, from 1; 0 is its input.")
+@click.option("--splits", default="train,dev", show_default=True, help="Splits to label.")
+@click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
+@click.option(
+    "--fit-hours", default=5.0, show_default=True, help="Hours of train that k-means is fitted to."
+)
+@click.option("--overwrite", is_flag=True, help="Replace targets of that name.")
+def command(
+    data_dir: Path,
+    name: str,
+    clusters: int,
+    features: str,
+    model: Path | None,
+    layer: int | None,
+    splits: str,
+    seed: int,
+    fit_hours: float,
+    overwrite: bool,
+) -> None:
+    """Cluster the frames of the corpus in DATA_DIR with k-means, one codebook for all splits.
+
+    Writes DATA_DIR/<split>/targets-NAME.npz, the codebook, a report and a picture of how often
+    each cluster is used.
+
+    \b
+    Examples:
+      speechssl label data --name mfcc --clusters 100
+      speechssl label data --name second --features model --model exp/pretrain/model \\
+          --layer 4 --clusters 200
+    """
+    from speechssl.clustering import LabelConfig, label
+    from speechssl.data.manifest import cuts_path
+
+    if model is not None:
+        features = "model"
+    config = LabelConfig(
+        clusters=clusters,
+        features=features,  # type: ignore[arg-type]
+        model=model,
+        layer=layer,
+        seed=seed,
+        fit_hours=fit_hours,
+    )
+    wanted = [split for split in splits.split(",") if split]
+    present = [s for s in wanted if s == wanted[0] or cuts_path(data_dir, s).is_file()]
+    report = label(data_dir, name, present, config, overwrite=overwrite)
+    for split, numbers in report["splits"].items():
+        usage = numbers["frames_per_cluster"]
+        line = (
+            f"{split}: {numbers['frames']} frames, {usage['min']} to {usage['max']} a cluster, "
+            f"{numbers['empty_clusters']} empty, perplexity {numbers['perplexity']}"
+        )
+        if "pnmi" in numbers:
+            line += f", purity {numbers['phone_purity']:.3f}, PNMI {numbers['pnmi']:.3f}"
+        click.echo(line)

@@ -1,0 +1,110 @@
+"""The ``speechssl`` command: finds its subcommands by file name and loads only the one asked for.
+
+A subcommand is a module ``speechssl/cli/<name>.py`` with a click command called ``command``.
+Such a module imports torch, Lhotse and the like inside its functions, so that ``--help`` is
+instant and ``transcribe`` never loads training code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+import click
+
+import speechssl
+from speechssl.errors import SpeechSSLError
+
+EXIT_BAD_INPUT = 2
+"""Exit status when the user can mend what went wrong."""
+
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl-C (128 + SIGINT)."""
+
+
+class UserError(click.ClickException):
+    """A problem shown as one ``error:`` line on stderr; exits with status 2."""
+
+    exit_code = EXIT_BAD_INPUT
+
+    def show(self, file: Any = None) -> None:
+        """Prints the message, folded into one line."""
+        click.echo(f"error: {' '.join(self.message.split())}", file=file, err=file is None)
+
+
+class OneLineErrors(click.Command):
+    """A click command that turns what the user can mend into one line and exit status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Raises ``UserError`` in place of ``SpeechSSLError`` and file errors."""
+        try:
+            return super().invoke(ctx)
+        except SpeechSSLError as error:
+            raise UserError(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            raise  # the reader of our output has gone: click leaves quietly
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            raise UserError(f"{error.filename}: {error.strerror}.") from error
+
+
+class LazyGroup(OneLineErrors, click.Group):
+    """A click group whose commands are the modules of ``speechssl.cli``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The command names, in alphabetical order."""
+        package = importlib.import_module("speechssl.cli")
+        names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+        return sorted(name.replace("_", "-") for name in names if name != "main" and name[0] != "_")
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the command's module. Returns None for an unknown name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"speechssl.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown name is answered with the nearest known one."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-"):
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known)}."
+            raise click.UsageError(f"unknown command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(speechssl.__version__, prog_name="speechssl")
+def group() -> None:
+    """From untranscribed speech and a few minutes of transcripts to a recogniser.
+
+    \b
+    The usual order:
+      speechssl label       data --name mfcc --clusters 100 --features mfcc
+      speechssl pretrain    recipes/clusters_tiny.yaml data exp/pretrain --targets mfcc
+      speechssl finetune    recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
+      speechssl decode      exp/finetune/model data/test/cuts.jsonl.gz hyps.jsonl
+      speechssl score       hyps.jsonl
+      speechssl transcribe  exp/finetune/model recording.wav
+
+    Every command has its own --help with an example.
+    """
+
+
+def main() -> None:
+    """The entry point of the ``speechssl`` script."""
+    group(prog_name="speechssl")
+
+
+if __name__ == "__main__":
+    main()

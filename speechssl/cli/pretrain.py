@@ -1,0 +1,47 @@
+"""``speechssl pretrain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Train an encoder on untranscribed speech.")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("data_dir", type=click.Path(path_type=Path))
+@click.argument("exp", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[SETTING=VALUE]...")
+@click.option("--targets", help="Name of the frame targets, for objectives that predict them.")
+@click.option("--seed", default=0, show_default=True, help="Seed of weights, batches and masks.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Start from the encoder of this model folder in place of random weights.",
+)
+def command(
+    recipe: Path,
+    data_dir: Path,
+    exp: Path,
+    overrides: tuple[str, ...],
+    targets: str | None,
+    seed: int,
+    init: Path | None,
+) -> None:
+    """Pretrain an encoder as RECIPE says on the cuts in DATA_DIR, in the folder EXP.
+
+    An interrupted run goes on from its last checkpoint when the same command is given again. The
+    finished model folder is EXP/model. On several GPUs or machines run it under torchrun; the
+    recipe's batch stays the same.
+
+    \b
+    Example:
+      speechssl pretrain recipes/clusters_tiny.yaml data exp/pretrain --targets mfcc \\
+          training.updates=2000
+    """
+    from speechssl.training.pretraining import pretrain
+
+    model = pretrain(
+        recipe, data_dir, exp, targets=targets, seed=seed, init=init, overrides=overrides
+    )
+    click.echo(str(model))

@@ -1,0 +1,286 @@
+"""Reading recordings: any rate, any channels, many formats in; 16 kHz mono out, or a clear error.
+
+Lhotse is not imported here, so that transcribing a file starts fast.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import soundfile
+import torch
+import torchaudio.functional
+from torch import Tensor
+
+from speechssl.errors import AudioError
+from speechssl.frames import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from lhotse import MonoCut
+
+SNDFILE_SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aiff",
+    ".aif",
+    ".au",
+    ".sph",
+)
+"""File name endings that libsndfile decodes by itself."""
+
+FFMPEG_SUFFIXES = (".m4a", ".mp4", ".aac", ".wma", ".webm")
+"""File name endings that need FFmpeg on the PATH (or macOS)."""
+
+AUDIO_SUFFIXES = SNDFILE_SUFFIXES + FFMPEG_SUFFIXES
+"""File name endings that ``find_audio`` takes for recordings."""
+
+SLACK_SECONDS = 0.025
+"""How far behind the end of a file a window may reach; the missing samples are zeros."""
+
+_STREAMED = (0, 0xFFFFFFFF)
+"""Sizes in WAV headers of programs that did not know the length when they began to write."""
+
+
+def find_audio(path: Path | str) -> list[Path]:
+    """The recordings at ``path``: the file itself, or all audio files under the folder, sorted.
+
+    Hidden files are left out. Raises ``AudioError`` if there is nothing at ``path`` or the folder
+    holds no file that ends in one of ``AUDIO_SUFFIXES``.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise AudioError(f"{path}: no such file or folder; check the path.")
+    if not path.is_dir():
+        return [path]
+    found = [
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in AUDIO_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    ]
+    if not found:
+        endings = " ".join(AUDIO_SUFFIXES)
+        raise AudioError(f"{path}: the folder holds no audio file; looked for {endings}.")
+    return sorted(found)
+
+
+def read_audio(
+    path: Path | str,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+) -> Tensor:
+    """Reads a recording, or a part of it, as [S] float32 samples at 16 kHz.
+
+    ``start`` and ``duration`` are in seconds; without ``duration`` it reads to the end. All
+    channels are averaged unless ``channel`` (from 0) picks one. Raises ``AudioError`` if the file
+    is missing, a folder, empty, not decodable, truncated, shorter than the wanted part, or holds
+    samples that are not finite.
+    """
+    samples, rate = decode_audio(path, start=start, duration=duration)
+    if channel is None:
+        mono = samples.mean(dim=1)
+    elif channel < samples.shape[1]:
+        mono = samples[:, channel]
+    else:
+        raise AudioError(
+            f"{path}: has {samples.shape[1]} channel(s), so there is no channel {channel}; "
+            "prepare the corpus again."
+        )
+    return resample(mono, rate)
+
+
+def read_cut(cut: MonoCut) -> Tensor:
+    """Reads the part of a recording that a Lhotse cut names: [S] float32 samples at 16 kHz.
+
+    S is always ``cut_samples(cut)``. Of a recording with several channels only the cut's channel
+    is read, or the average of all if the cut carries the custom field ``downmix``. Recordings
+    that are not a plain file (transforms, URLs) are read by Lhotse. Raises ``AudioError``.
+    """
+    file = _plain_file(cut)
+    if file is None:
+        waveform = _read_through_lhotse(cut)
+    else:
+        path, channel = file
+        waveform = read_audio(path, start=cut.start, duration=cut.duration, channel=channel)
+    return _fit(waveform, cut_samples(cut))
+
+
+def cut_samples(cut: MonoCut) -> int:
+    """The samples at 16 kHz that ``read_cut`` gives for a cut, without reading it."""
+    return resampled_length(cut.num_samples, cut.sampling_rate)
+
+
+def decode_audio(
+    path: Path | str, *, start: float = 0.0, duration: float | None = None
+) -> tuple[Tensor, int]:
+    """Decodes a recording, or a part of it, as it is stored.
+
+    Returns the samples ([N, channels] float32) and their rate in samples per second. Raises
+    ``AudioError`` as ``read_audio`` does.
+    """
+    path = Path(path)
+    _check_file(path)
+    if path.suffix.lower() in FFMPEG_SUFFIXES:
+        samples, rate = _decode_with_ffmpeg(path, start, duration)
+    else:
+        samples, rate = _decode_with_sndfile(path, start, duration)
+    if duration is not None:
+        samples = _fill(samples, round(duration * rate), rate, path, start)
+    if samples.numel() == 0:
+        raise AudioError(f"{path}: has no samples; remove or replace the file.")
+    if not torch.isfinite(samples).all():
+        raise AudioError(f"{path}: holds samples that are NaN or infinite; replace the file.")
+    return samples, rate
+
+
+def resample(waveform: Tensor, rate: int) -> Tensor:
+    """Brings [N] samples at ``rate`` per second to [``resampled_length(N, rate)``] at 16 kHz."""
+    if rate == SAMPLE_RATE:
+        return waveform
+    common = math.gcd(rate, SAMPLE_RATE)
+    if (rate // common) * (SAMPLE_RATE // common) <= 1_000_000:
+        resampled: Tensor = torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
+    else:  # an odd rate, for which torchaudio's table of filters would fill the memory
+        import librosa
+
+        resampled = torch.from_numpy(
+            librosa.resample(waveform.numpy(), orig_sr=rate, target_sr=SAMPLE_RATE)
+        )
+    return _fit(resampled, resampled_length(len(waveform), rate))
+
+
+def resampled_length(samples: int, rate: int) -> int:
+    """Samples at 16 kHz for ``samples`` samples at ``rate`` per second, rounded up."""
+    return -(-samples * SAMPLE_RATE // rate)
+
+
+def _check_file(path: Path) -> None:
+    """Raises ``AudioError`` unless ``path`` is a readable file that is as long as it promises."""
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; give an audio file.")
+    try:
+        with open(path, "rb") as stream:
+            if not stream.read(1):
+                raise AudioError(f"{path}: is empty (0 bytes); remove or replace the file.")
+            promised, held = _wav_data_bytes(stream)
+    except FileNotFoundError:
+        raise AudioError(f"{path}: no such file; check the path.") from None
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}); check its rights.") from None
+    if held < promised:
+        raise AudioError(
+            f"{path}: is truncated: its header promises {promised} bytes of samples, "
+            f"the file has {held}; copy or download it again."
+        )
+
+
+def _wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
+    """The bytes of samples that a WAV header promises and that the file holds; (0, 0) if unknown.
+
+    libsndfile silently shortens such files, so the chunks are walked here: each has a name of
+    4 bytes, its size in 4 bytes, and is padded to an even size.
+    """
+    end = stream.seek(0, 2)
+    stream.seek(0)
+    header = stream.read(12)
+    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
+        return 0, 0
+    while len(chunk := stream.read(8)) == 8:
+        size = int(struct.unpack("<I", chunk[4:])[0])
+        if chunk[:4] == b"data":
+            return (0, 0) if size in _STREAMED else (size, end - stream.tell())
+        stream.seek(size + size % 2, 1)
+    return 0, 0
+
+
+def _decode_with_sndfile(path: Path, start: float, duration: float | None) -> tuple[Tensor, int]:
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = int(file.samplerate)
+            first = round(start * rate)
+            rest = max(0, file.frames - first)
+            count = rest if duration is None else min(rest, round(duration * rate))
+            file.seek(min(first, file.frames))
+            samples = torch.from_numpy(file.read(count, dtype="float32", always_2d=True))
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        problem = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise AudioError(
+            f"{path}: cannot be decoded ({problem}); convert it to WAV or FLAC, or remove it."
+        ) from None
+    # MP3 headers count the encoder's delay and padding too, at most two frames of 1152 samples.
+    if len(samples) < count - 2 * 1152:
+        raise AudioError(
+            f"{path}: is truncated: its header promises {first + count} samples, "
+            f"the file has {first + len(samples)}; copy or download it again."
+        )
+    return samples, rate
+
+
+def _decode_with_ffmpeg(path: Path, start: float, duration: float | None) -> tuple[Tensor, int]:
+    import librosa
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            samples, rate = librosa.load(
+                path, sr=None, mono=False, offset=start, duration=duration, dtype="float32"
+            )
+    except Exception as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise AudioError(
+            f"{path}: cannot be decoded ({problem}); {path.suffix} needs FFmpeg: install ffmpeg, "
+            "or convert the file to WAV or FLAC."
+        ) from None
+    tensor = torch.from_numpy(samples)
+    return (tensor[:, None] if tensor.dim() == 1 else tensor.T), int(rate)
+
+
+def _fill(samples: Tensor, count: int, rate: int, path: Path, start: float) -> Tensor:
+    """Pads [N, channels] to ``count`` samples; raises if more than the slack is missing."""
+    missing = count - len(samples)
+    if missing > SLACK_SECONDS * rate:
+        raise AudioError(
+            f"{path}: ends at {start + len(samples) / rate:.2f} s, but the manifest asks for "
+            f"{start:.2f} to {start + count / rate:.2f} s; prepare the corpus again."
+        )
+    return torch.nn.functional.pad(samples, (0, 0, 0, max(0, missing)))
+
+
+def _fit(waveform: Tensor, samples: int) -> Tensor:
+    """[S] cut or padded with zeros to ``samples``; they differ by a sample or two of rounding."""
+    return torch.nn.functional.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+
+
+def _plain_file(cut: MonoCut) -> tuple[Path, int | None] | None:
+    """The file of a cut and the channel to read (None: average), if it is a plain file."""
+    recording = cut.recording
+    if recording is None or recording.transforms:
+        return None
+    for source in recording.sources:
+        if source.type == "file" and cut.channel in source.channels:
+            downmix = bool((cut.custom or {}).get("downmix"))
+            return Path(source.source), None if downmix else source.channels.index(cut.channel)
+    return None
+
+
+def _read_through_lhotse(cut: Any) -> Tensor:
+    try:
+        samples = cut.load_audio()
+    except Exception as error:
+        problem = " ".join(str(error).split())[:200]
+        raise AudioError(f"cut {cut.id}: its recording cannot be read ({problem}).") from None
+    waveform = torch.from_numpy(samples).float()[0]
+    if waveform.numel() == 0 or not torch.isfinite(waveform).all():
+        raise AudioError(f"cut {cut.id}: its recording has no samples or some are not finite.")
+    return resample(waveform, cut.sampling_rate)

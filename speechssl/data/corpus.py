@@ -1,0 +1,390 @@
+"""What the tools that prepare corpora share: checking the audio, splitting, writing, reporting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+from tqdm import tqdm
+
+from speechssl.data.audio import decode_audio, resampled_length
+from speechssl.data.manifest import SPLITS, cut_text, cuts_path, save_cuts
+from speechssl.errors import AudioError, ManifestError, RunFolderError, SpeechSSLError
+from speechssl.files import atomic_path, write_text
+from speechssl.frames import WINDOW_SAMPLES, num_frames
+
+Item = TypeVar("Item")
+
+MIN_SPEAKERS = 10
+"""Fewer speakers than this are not divided among the splits: too much would be held out."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording that a corpus offers, with what is known about it."""
+
+    id: str
+    audio: Path
+    text: str | None = None
+    speaker: str | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Something that a corpus offers but cannot be used, and why."""
+
+    item: str
+    reason: str
+
+
+@dataclass
+class Totals:
+    """How much there is of something."""
+
+    utterances: int = 0
+    hours: float = 0.0
+    transcribed_hours: float = 0.0
+    speakers: int = 0
+
+
+@dataclass
+class Report:
+    """What a prepared corpus holds; kept beside it as report.txt and report.json."""
+
+    corpus: str
+    rights: str
+    splits: dict[str, Totals] = field(default_factory=dict)
+    languages: dict[str, dict[str, Totals]] = field(default_factory=dict)
+    """Totals by split, then language; only where there is more than one language."""
+    notes: list[str] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    fingerprint: str = ""
+    """A hash of everything that went in: the same again means the same corpus."""
+
+    def short(self) -> str:
+        """A table of the splits and the count of each reason to reject, as text."""
+        rows = [("split", "utterances", "minutes", "transcribed", "speakers")]
+        for split, totals in self.splits.items():
+            rows.append(_row(split, totals))
+            rows += [_row(f"  {name}", t) for name, t in self.languages.get(split, {}).items()]
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [f"{self.corpus}. {self.rights}".strip()]
+        for row in rows:
+            numbers = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))
+            lines.append("  ".join([row[0].ljust(widths[0]), *numbers]))
+        lines += self.notes
+        reasons = Counter(_kind(rejected.reason) for rejected in self.rejected)
+        lines.append(f"rejected: {len(self.rejected)}")
+        lines += [f"  {count:5d}  {reason}" for reason, count in reasons.most_common()]
+        return "\n".join(lines) + "\n"
+
+    def full(self) -> str:
+        """``short`` and every rejected item with its reason, as text."""
+        return self.short() + "".join(f"  {r.item}: {r.reason}\n" for r in self.rejected)
+
+    def write(self, out: Path) -> None:
+        """Writes report.txt and report.json into ``out``."""
+        write_text(out / "report.txt", self.full())
+        write_text(out / "report.json", json.dumps(asdict(self), indent=1, ensure_ascii=False))
+
+
+def write_corpus(
+    out: Path,
+    splits: Mapping[str, Sequence[Utterance]],
+    *,
+    corpus: str,
+    rights: str = "",
+    rejected: Sequence[Rejected] = (),
+    notes: Sequence[str] = (),
+    fastest_speech: float | None = None,
+    overwrite: bool = False,
+) -> Report:
+    """Checks every recording and writes ``<out>/<split>/cuts.jsonl.gz`` and the report.
+
+    Recordings that cannot be read, are shorter than one frame, or are spoken faster than
+    ``fastest_speech`` (characters per second) are rejected with the reason. A split without cuts
+    is not written. Running again with the same input changes nothing. Raises ``RunFolderError``
+    if ``out`` holds another corpus (unless ``overwrite``) or is no folder, ``ManifestError`` if
+    nothing at all can be used. Prints the short report.
+    """
+    report = Report(corpus, rights, notes=list(notes), rejected=list(rejected))
+    report.fingerprint = _fingerprint(splits, report.rejected)
+    if check_output(out, report.fingerprint, overwrite):
+        click.echo(f"{out}: already prepared from the same files; nothing to do.")
+        report = read_report(out)
+        click.echo(report.short(), nl=False)
+        return report
+    cuts = _check_recordings(splits, report.rejected, fastest_speech)
+    if not any(cuts.values()):
+        first = f"; the first: {report.rejected[0].reason}" if report.rejected else ""
+        raise ManifestError(
+            f"{corpus}: no usable recording ({len(report.rejected)} rejected{first})."
+        )
+    report.splits = {split: _totals(part) for split, part in cuts.items()}
+    report.languages = {split: _totals_by_language(part) for split, part in cuts.items()}
+    write_splits(out, cuts)
+    report.write(out)
+    click.echo(report.short(), nl=False)
+    return report
+
+
+def read_report(out: Path) -> Report:
+    """The report that ``Report.write`` put into ``out``. Raises ``ManifestError``."""
+    try:
+        values = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        values["splits"] = {k: Totals(**v) for k, v in values["splits"].items()}
+        values["languages"] = {
+            split: {k: Totals(**v) for k, v in part.items()}
+            for split, part in values["languages"].items()
+        }
+        values["rejected"] = [Rejected(**rejected) for rejected in values["rejected"]]
+        return Report(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = " ".join(str(error).split())
+        raise ManifestError(
+            f"{out}/report.json: is missing or malformed ({problem}); prepare the corpus again."
+        ) from None
+
+
+def check_output(out: Path, fingerprint: str, overwrite: bool) -> bool:
+    """Whether ``out`` already holds just this corpus; False if it is free to be written.
+
+    Raises ``RunFolderError`` if it is a file, or holds another corpus and ``overwrite`` is not
+    set.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out}: is a file; name a folder for the corpus.")
+    if not any(cuts_path(out, split).exists() for split in SPLITS):
+        return False
+    try:
+        known = read_report(out).fingerprint
+    except ManifestError:
+        known = ""
+    if known == fingerprint:
+        return True
+    if not overwrite:
+        raise RunFolderError(
+            f"{out}: already holds another corpus; name another folder, or add --overwrite."
+        )
+    return False
+
+
+def write_splits(out: Path, splits: Mapping[str, Sequence[MonoCut]]) -> None:
+    """Writes the cuts of each split and removes the manifests of splits that have none.
+
+    The old report goes first, so that an interrupted run is not taken for a finished one.
+    """
+    for name in ("report.json", "report.txt"):
+        (out / name).unlink(missing_ok=True)
+    for split in SPLITS:
+        path = cuts_path(out, split)
+        if splits.get(split):
+            save_cuts(splits[split], path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def hash_fraction(key: str) -> float:
+    """A number in [0, 1) that depends on nothing but ``key`` (its SHA-256)."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:7], "big") / 2**56
+
+
+def split_of(key: str, *, dev: float, test: float) -> str:
+    """The split of ``key``: always the same, test and dev with these probabilities."""
+    place = hash_fraction(key)
+    return "test" if place < test else "dev" if place < test + dev else "train"
+
+
+def split_by_key(
+    items: Iterable[Item], key: Callable[[Item], str], *, dev: float, test: float
+) -> dict[str, list[Item]]:
+    """Divides ``items``, those with equal keys together, by the hash of the key."""
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    for item in items:
+        splits[split_of(key(item), dev=dev, test=test)].append(item)
+    return splits
+
+
+def hold_out_speakers(speakers: Sequence[str], share: float) -> list[str]:
+    """Some of the distinct ``speakers``, about ``share`` of them, always the same ones."""
+    ordered = sorted(set(speakers), key=hash_fraction)
+    return sorted(ordered[: round(share * len(ordered))])
+
+
+def split_by_speaker(
+    utterances: Sequence[Utterance], *, dev: float, test: float
+) -> tuple[dict[str, list[Utterance]], str]:
+    """Divides ``utterances`` so that no speaker is in two splits, and says how it was done.
+
+    Where the speakers are unknown, or fewer than ``MIN_SPEAKERS``, recordings are divided one by
+    one by the hash of their id. Returns the splits and a sentence for the report.
+    """
+    speakers = {utterance.speaker for utterance in utterances if utterance.speaker}
+    if len(speakers) < MIN_SPEAKERS or not all(utterance.speaker for utterance in utterances):
+        why = f"{len(speakers)} known speakers" if speakers else "speakers unknown"
+        return (
+            split_by_key(utterances, lambda u: u.id, dev=dev, test=test),
+            f"splits: by recording ({why}), so a voice may be in more than one split",
+        )
+    tested = hold_out_speakers(sorted(speakers), test)
+    developed = hold_out_speakers(sorted(speakers - set(tested)), dev / (1 - test))
+    splits: dict[str, list[Utterance]] = {split: [] for split in SPLITS}
+    for utterance in utterances:
+        held = "test" if utterance.speaker in tested else None
+        held = "dev" if utterance.speaker in developed else held
+        splits[held or "train"].append(utterance)
+    return splits, "splits: by speaker, none is in two splits"
+
+
+def run_tool(command: click.Command, arguments: Sequence[str] | None = None) -> None:
+    """Runs a click command as a program; a ``SpeechSSLError`` is one line and exit status 2."""
+    try:
+        command.main(args=None if arguments is None else list(arguments))
+    except SpeechSSLError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def download_file(url: str, path: Path) -> None:
+    """Downloads ``url`` to ``path``, showing progress; nothing is left if it breaks off.
+
+    Raises ``OSError`` (``URLError`` is one) if the network fails.
+    """
+    with (
+        urllib.request.urlopen(url, timeout=60) as response,
+        atomic_path(path) as temporary,
+        open(temporary, "wb") as stream,
+    ):
+        total = int(response.headers.get("Content-Length") or 0)
+        with tqdm(total=total or None, unit="B", unit_scale=True, disable=None) as bar:
+            bar.set_description(f"downloading {path.name}")
+            while block := response.read(1 << 16):
+                stream.write(block)
+                bar.update(len(block))
+            if stream.tell() < total:
+                raise OSError(f"{stream.tell()} of {total} bytes came")
+
+
+def summarize(corpus: str, rights: str, splits: Mapping[str, Sequence[MonoCut]]) -> Report:
+    """The report of cuts that are already written."""
+    return Report(
+        corpus,
+        rights,
+        {split: _totals(part) for split, part in splits.items()},
+        {split: _totals_by_language(part) for split, part in splits.items()},
+    )
+
+
+def _check_recordings(
+    splits: Mapping[str, Sequence[Utterance]],
+    rejected: list[Rejected],
+    fastest_speech: float | None,
+) -> dict[str, list[MonoCut]]:
+    """Decodes every recording; the good ones as cuts, the others added to ``rejected``."""
+    cuts: dict[str, list[MonoCut]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    everything = [(split, utterance) for split in SPLITS for utterance in splits.get(split, ())]
+    for split, utterance in tqdm(everything, desc="checking audio", unit="file", disable=None):
+        try:
+            cut = _make_cut(utterance, fastest_speech)
+            if cut.id in seen:
+                raise ManifestError(f"the id {cut.id} is used twice")
+        except SpeechSSLError as error:
+            rejected.append(Rejected(utterance.id, str(error)))
+        else:
+            seen.add(cut.id)
+            cuts[split].append(cut)
+    return cuts
+
+
+def _make_cut(utterance: Utterance, fastest_speech: float | None) -> MonoCut:
+    """The cut of a recording. Raises ``AudioError`` if it cannot be used."""
+    samples, rate = decode_audio(utterance.audio)
+    length, channels = samples.shape
+    seconds = length / rate
+    if num_frames(resampled_length(length, rate)) == 0:
+        raise AudioError(f"{utterance.audio}: is shorter than one frame ({WINDOW_SAMPLES} samples)")
+    text = utterance.text or None
+    if text and fastest_speech and len(text) > fastest_speech * seconds:
+        raise AudioError(
+            f"{utterance.audio}: the transcript is too long for the recording "
+            f"({len(text)} characters in {seconds:.2f} s)"
+        )
+    source = AudioSource("file", list(range(channels)), str(utterance.audio.resolve()))
+    recording = Recording(utterance.id, [source], rate, length, seconds)
+    supervision = SupervisionSegment(
+        id=utterance.id,
+        recording_id=utterance.id,
+        start=0.0,
+        duration=seconds,
+        text=text,
+        speaker=utterance.speaker,
+        language=utterance.language,
+    )
+    return MonoCut(
+        id=utterance.id,
+        start=0.0,
+        duration=seconds,
+        channel=0,
+        recording=recording,
+        supervisions=[supervision],
+        custom={"downmix": True} if channels > 1 else None,
+    )
+
+
+def _totals(cuts: Iterable[MonoCut]) -> Totals:
+    totals = Totals()
+    speakers: set[str] = set()
+    for cut in cuts:
+        totals.utterances += 1
+        totals.hours += cut.duration / 3600
+        totals.transcribed_hours += cut.duration / 3600 if cut_text(cut) else 0.0
+        speakers.update(s.speaker for s in cut.supervisions if s.speaker)
+    totals.speakers = len(speakers)
+    return totals
+
+
+def _totals_by_language(cuts: Iterable[MonoCut]) -> dict[str, Totals]:
+    groups: dict[str, list[MonoCut]] = defaultdict(list)
+    for cut in cuts:
+        groups[str(cut.supervisions[0].language or "unknown")].append(cut)
+    return {k: _totals(groups[k]) for k in sorted(groups)} if len(groups) > 1 else {}
+
+
+def _row(name: str, totals: Totals) -> tuple[str, str, str, str, str]:
+    minutes, transcribed = totals.hours * 60, totals.transcribed_hours * 60
+    return (
+        name,
+        str(totals.utterances),
+        f"{minutes:.1f}",
+        f"{transcribed:.1f}",
+        str(totals.speakers),
+    )
+
+
+def _kind(reason: str) -> str:
+    """A reason without the file and the numbers in it, for counting."""
+    return reason.split(": ", 1)[-1].split(" (")[0].split(";")[0]
+
+
+def _fingerprint(splits: Mapping[str, Sequence[Utterance]], rejected: Sequence[Rejected]) -> str:
+    """A hash of all that decides what is written: items, splits, paths and sizes of files."""
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        for utterance in splits.get(split, ()):
+            size = utterance.audio.stat().st_size if utterance.audio.exists() else -1
+            path = utterance.audio.resolve()
+            digest.update(repr((split, utterance.id, str(path), size)).encode())
+            digest.update(repr((utterance.text, utterance.speaker, utterance.language)).encode())
+    digest.update(repr([(r.item, r.reason) for r in rejected]).encode())
+    return digest.hexdigest()

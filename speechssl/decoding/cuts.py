@@ -1,0 +1,89 @@
+"""Decoding a whole manifest: batches by length, read ahead, hypotheses in the manifest's order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from tqdm import tqdm
+
+from speechssl.data.audio import read_cut
+from speechssl.data.loading import sorted_batches
+from speechssl.data.manifest import cut_text
+from speechssl.data.text import Tokens
+from speechssl.decoding.transcriber import Transcriber
+from speechssl.errors import AudioError, TokensError
+from speechssl.scoring import Hypothesis
+
+if TYPE_CHECKING:
+    from lhotse import CutSet, MonoCut
+
+READ_THREADS = 2
+"""Threads that decode audio while the model computes."""
+
+READ_AHEAD = 2
+"""Batches read ahead of the one being computed."""
+
+PROGRESS = (
+    "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
+    "[{elapsed}<{remaining}, {rate_noinv:.0f} times real time]"
+)
+"""The progress bar, in tqdm's fields."""
+
+
+def check_references(cuts: CutSet, tokens: Tokens) -> None:
+    """Raises ``TokensError``, naming cut and character, if a transcript cannot be spelled.
+
+    A model can never write a character that it has no token for, so such a reference mostly
+    means transcripts that were not normalised as those of the training.
+    """
+    for cut in cuts:
+        try:
+            tokens.encode(cut_text(cut) or "")
+        except TokensError as error:
+            advice = "or give --allow-unknown to count such characters as errors"
+            raise TokensError(f"cut {cut.id!r}: {str(error).rstrip('.')}, {advice}.") from None
+
+
+def decode_cuts(
+    transcriber: Transcriber, cuts: CutSet, *, batch_seconds: float = 120.0
+) -> tuple[list[Hypothesis], dict[str, str]]:
+    """Transcribes all ``cuts``, in batches of up to ``batch_seconds`` including padding.
+
+    Returns the hypotheses in the order of ``cuts``, and for each cut whose recording could not
+    be read (it is left out) the reason. Shows a progress bar where stderr is a terminal.
+    """
+    found: dict[str, Hypothesis] = {}
+    bad: dict[str, str] = {}
+    total = sum(cut.duration for cut in cuts)
+    with tqdm(total=total, desc="decode", bar_format=PROGRESS, disable=None) as progress:
+        for batch in _read_ahead(sorted_batches(cuts, batch_seconds)):
+            waveforms: dict[str, Tensor] = {}
+            for cut, future in batch:
+                try:
+                    waveforms[cut.id] = future.result()
+                except AudioError as error:
+                    bad[cut.id] = str(error)
+            texts = dict(zip(waveforms, transcriber.transcribe(list(waveforms.values()))))
+            for cut, _ in batch:
+                if cut.id in texts:
+                    seconds = round(cut.duration, 3)
+                    found[cut.id] = Hypothesis(cut.id, texts[cut.id], cut_text(cut), seconds)
+            progress.update(sum(cut.duration for cut, _ in batch))
+    return [found[cut.id] for cut in cuts if cut.id in found], bad
+
+
+def _read_ahead(
+    batches: Iterable[list[MonoCut]],
+) -> Iterator[list[tuple[MonoCut, Future[Tensor]]]]:
+    """The batches with their waveforms on the way."""
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        pending: deque[list[tuple[MonoCut, Future[Tensor]]]] = deque()
+        for batch in batches:
+            pending.append([(cut, pool.submit(read_cut, cut)) for cut in batch])
+            if len(pending) > READ_AHEAD:
+                yield pending.popleft()
+        yield from pending

@@ -1,0 +1,292 @@
+"""The encoder: frontend, projection, convolutional position embedding, transformer.
+
+Source: wav2vec 2.0 (Baevski et al., 2020), section 2; HuBERT (Hsu et al., 2021) uses the same
+network. It does not know which objective trains it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from speechssl.config import require
+from speechssl.frames import num_frames
+from speechssl.models.attention import SelfAttention
+from speechssl.models.dropout import Dropout, dropout
+from speechssl.models.frontend import FrontendConfig, build_frontend
+from speechssl.models.padding import padding_mask, zero_padding
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes and regularisation of an encoder. Presets are in ``speechssl.models.presets``."""
+
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
+    dim: int = 768
+    layers: int = 12
+    heads: int = 12
+    ffn_dim: int = 3072
+    norm: Literal["post", "pre"] = "post"
+    """Layer norm after each residual sum (wav2vec 2.0 base) or before each block (large)."""
+
+    position_kernel: int = 128
+    """Frames that the position embedding sees (128 are 2.6 s)."""
+    position_groups: int = 16
+
+    dropout: float = 0.1
+    """On the outputs of attention and feed-forward, and on the transformer's input."""
+    attention_dropout: float = 0.1
+    """On the attention weights."""
+    activation_dropout: float = 0.0
+    """Inside the feed-forward, after its activation."""
+    input_dropout: float = 0.0
+    """On the projected frames."""
+    layer_drop: float = 0.0
+    """Probability that training skips a layer."""
+    frontend_gradient: float = 1.0
+    """Factor on the gradient that reaches the frontend (0.1 in wav2vec 2.0 base)."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "heads", "ffn_dim", "position_kernel", "position_groups"):
+            require(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        require(self.layers >= 0, "layers", "at least 0", self.layers)
+        rule = f"a divisor of dim ({self.dim})"
+        require(self.dim % self.heads == 0, "heads", rule, self.heads)
+        require(self.dim % self.position_groups == 0, "position_groups", rule, self.position_groups)
+        for name in _PROBABILITIES:
+            value = getattr(self, name)
+            require(0.0 <= value < 1.0, name, "at least 0 and below 1", value)
+        gradient = self.frontend_gradient
+        require(0.0 <= gradient <= 1.0, "frontend_gradient", "from 0 to 1", gradient)
+
+
+_PROBABILITIES = (
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "input_dropout",
+    "layer_drop",
+)
+
+
+class Encoder(nn.Module):
+    """Waveforms to context vectors, in steps that objectives may take one by one."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = build_frontend(config.frontend)
+        self.feature_norm = nn.LayerNorm(self.frontend.channels)
+        self.projection = nn.Linear(self.frontend.channels, config.dim)
+        self.input_dropout = Dropout(config.input_dropout)
+        self.mask_embedding = nn.Parameter(torch.empty(config.dim).uniform_())
+        self.position = PositionEmbedding(config)
+        self.norm = nn.LayerNorm(config.dim)
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
+
+    def extract(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """The frontend's frames. [B, S] float32, [B] samples -> [B, T, C], zeros behind ends.
+
+        Raises ``AudioError`` when S is below one frame.
+        """
+        frames = self.frontend(waveforms, lengths)
+        if frames.requires_grad and self.config.frontend_gradient != 1.0:
+            frames = _ScaleGradient.apply(frames, self.config.frontend_gradient)  # type: ignore[no-untyped-call]
+        return frames  # type: ignore[no-any-return]
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """Layer norm of the frames; wav2vec 2.0 quantizes its output. [B, T, C] -> [B, T, C]."""
+        return self.feature_norm(frames)  # type: ignore[no-any-return]
+
+    def project(self, normed: Tensor) -> Tensor:
+        """To the transformer's width, with dropout. [B, T, C] -> [B, T, D]."""
+        return self.input_dropout(self.projection(normed))  # type: ignore[no-any-return]
+
+    def apply_mask(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Puts the mask embedding at masked frames. [B, T, D], [B, T] bool -> [B, T, D]."""
+        return torch.where(mask[:, :, None], self.mask_embedding.to(inputs.dtype), inputs)
+
+    @overload
+    def contextualize(self, inputs: Tensor, num_frames: Tensor) -> Tensor: ...
+
+    @overload
+    def contextualize(
+        self, inputs: Tensor, num_frames: Tensor, *, layers: Literal[True]
+    ) -> tuple[Tensor, list[Tensor]]: ...
+
+    def contextualize(
+        self, inputs: Tensor, num_frames: Tensor, *, layers: bool = False
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Position embedding and transformer.
+
+        inputs [B, T, D], num_frames [B] -> context [B, T, D]; with ``layers`` also the
+        hidden states, L + 1 of [B, T, D]: the first layer's input, then each layer's output, the
+        last being the context. What stands behind a recording's end is undefined.
+        """
+        states = []
+        for state in self._states(inputs, num_frames):
+            context = state
+            if layers:
+                states.append(state)
+        return (context, states) if layers else context
+
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """waveforms [B, S] float32 at 16 kHz, lengths [B] samples, mask [B, T] bool (True where
+        the mask embedding replaces the frame) -> context [B, T, D] and num_frames [B].
+
+        Raises ``AudioError`` when S is below one frame.
+        """
+        inputs = self.project(self.normalize(self.extract(waveforms, lengths)))  # [B, T, D]
+        if mask is not None:
+            inputs = self.apply_mask(inputs, mask)
+        frames = num_frames(lengths)
+        return self.contextualize(inputs, frames), frames
+
+    def hidden_states(self, waveforms: Tensor, lengths: Tensor, layer: int) -> Tensor:
+        """Output of layer number ``layer`` (0: the first layer's input; see ``contextualize``).
+
+        waveforms [B, S], lengths [B] samples -> [B, T, D]. Layers above are not computed.
+        """
+        assert 0 <= layer <= self.config.layers, f"no layer {layer}"
+        inputs = self.project(self.normalize(self.extract(waveforms, lengths)))
+        for index, state in enumerate(self._states(inputs, num_frames(lengths))):
+            if index == layer:
+                return state
+        raise AssertionError
+
+    def _states(self, inputs: Tensor, frames: Tensor) -> Iterable[Tensor]:
+        """Yields the input of the first layer, then the output of each layer, [B, T, D] each."""
+        padding = padding_mask(frames, inputs.size(1), inputs.device)
+        inputs = zero_padding(inputs, padding)
+        hidden = inputs + self.position(inputs)
+        if self.config.norm == "post":
+            hidden = self.norm(hidden)
+        hidden = self.dropout(hidden)
+        for layer in self.layers:
+            yield hidden
+            hidden = self._run(layer, hidden, padding)
+        yield self.norm(hidden) if self.config.norm == "pre" else hidden
+
+    def _run(self, layer: nn.Module, hidden: Tensor, padding: Tensor | None) -> Tensor:
+        """``layer``, or nothing if layer drop says so. [B, T, D] -> [B, T, D]."""
+        if self.training and self.config.layer_drop > 0:
+            drop = float(torch.rand((), device="cpu")) < self.config.layer_drop
+            if drop and torch.is_grad_enabled():
+                skipped: Tensor = _Skip.apply(hidden, *layer.parameters())  # type: ignore[no-untyped-call]
+                return skipped
+            if drop:
+                return hidden
+        return layer(hidden, padding)  # type: ignore[no-any-return]
+
+
+class PositionEmbedding(nn.Module):
+    """A grouped convolution over time whose output is added to its input.
+
+    Source: wav2vec 2.0, section 2: relative positions from a convolution, with weight
+    normalisation over the kernel: ``weight = scale * direction / |direction|`` for each of the
+    kernel's taps. Even kernels give one frame too many, which is cut off at the end.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        kernel, dim = config.position_kernel, config.dim
+        self.groups = config.position_groups
+        self.direction = nn.Parameter(torch.empty(dim, dim // self.groups, kernel))
+        nn.init.normal_(self.direction, std=math.sqrt(4 * (1 - config.dropout) / (kernel * dim)))
+        self.scale = nn.Parameter(self.direction.detach().norm(dim=(0, 1), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs [B, T, D], zeros behind ends -> [B, T, D]."""
+        norm = self.direction.norm(dim=(0, 1), keepdim=True)
+        weight = self.direction * (self.scale / norm)
+        kernel = weight.size(-1)
+        hidden = F.conv1d(
+            inputs.transpose(1, 2), weight, self.bias, padding=kernel // 2, groups=self.groups
+        )
+        return F.gelu(hidden[:, :, : inputs.size(1)]).transpose(1, 2)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and feed-forward, each with a residual connection. [B, T, D] -> same."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.pre_norm = config.norm == "pre"
+        self.attention = SelfAttention(config.dim, config.heads, config.attention_dropout)
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = nn.LayerNorm(config.dim)
+        self.dropout = Dropout(config.dropout)
+        _init_linears(self)
+
+    def forward(self, inputs: Tensor, padding: Tensor | None) -> Tensor:
+        """inputs [B, T, D], padding [B, T] bool or None -> [B, T, D]."""
+        if self.pre_norm:
+            hidden = inputs + self.dropout(self.attention(self.attention_norm(inputs), padding))
+            return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))  # type: ignore[no-any-return]
+        hidden = self.attention_norm(inputs + self.dropout(self.attention(inputs, padding)))
+        return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """Two linear maps around GELU. [B, T, D] -> [B, T, D]."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.dim, config.ffn_dim)
+        self.contract = nn.Linear(config.ffn_dim, config.dim)
+        self.activation_dropout = config.activation_dropout
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = F.gelu(self.expand(inputs))  # [B, T, F]
+        return self.contract(dropout(hidden, self.activation_dropout, self.training))  # type: ignore[no-any-return]
+
+
+def _init_linears(module: nn.Module) -> None:
+    """Normal(0, 0.02) weights and zero biases, as BERT and wav2vec 2.0 start their transformers."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.02)
+            nn.init.zeros_(part.bias)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return inputs.view_as(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+class _Skip(torch.autograd.Function):
+    """The identity, for a skipped layer whose parameters get zero gradients.
+
+    Zero instead of none: an optimizer then treats a step alike whether the layer was skipped on
+    this process, on another, or in another of the step's batches, and DDP waits for nobody.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return inputs.view_as(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[1:]
+        zeros = (torch.zeros_like(p) if w else None for p, w in zip(ctx.saved_tensors, wanted))
+        return (gradients[0], *zeros)

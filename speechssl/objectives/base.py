@@ -1,0 +1,162 @@
+"""What every objective is: a module that turns an encoder and a batch into a loss.
+
+B recordings, S samples, T frames, C frontend channels, D model size, M masked frames of the batch.
+
+An objective is one file in this folder with one subclass of ``Objective``. It owns its heads,
+quantizer or teacher; the encoder does not know it. Everything random happens in ``draw``
+(dropout aside), so that ``loss`` is a plain function of weights, batch and draws, which a test
+can compare with other implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechssl.data.batch import SpeechBatch
+from speechssl.frames import num_frames
+from speechssl.models.encoder import Encoder, EncoderConfig
+from speechssl.models.frontend import build_frontend
+
+
+@dataclass
+class Loss:
+    """A loss not yet divided: the trainer adds sums and counts over ranks and micro-batches."""
+
+    sum: Tensor
+    """Scalar float32, differentiable. Adds over what ``count`` counts."""
+
+    count: Tensor
+    """Scalar float32: how many terms (mostly masked frames) ``sum`` adds up. May be 0, and then
+    ``sum`` is 0 too, but still reaches every parameter (with gradients of 0)."""
+
+    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Name to (sum, count), both detached scalars: the metric's mean is sum / count."""
+
+
+class Objective(nn.Module):
+    """One pretext task.
+
+    Subclasses set ``Config`` (a dataclass, checked when built) and ``needs_targets``, and write
+    ``draw`` and ``loss``.
+    """
+
+    Config: ClassVar[type[Any]]
+    """The dataclass of settings; the recipe's ``objective`` section without ``kind``."""
+
+    needs_targets: ClassVar[bool] = False
+    """Whether ``batch.targets`` must hold the cluster of each frame."""
+
+    loss: Callable[..., Loss]
+    """``loss(encoder, batch, **draws) -> Loss``, the draws by their names. Computed in float32
+    also under autocast. Adding padding to the batch does not change it, and a batch
+    concatenated with itself (draws alike) has twice the sum and twice the count."""
+
+    def __init__(
+        self, config: Any, encoder: EncoderConfig, num_clusters: int | None = None
+    ) -> None:
+        """``config`` is a ``Config``; ``encoder`` tells the widths that the heads must fit.
+
+        ``num_clusters`` is the size of the codebook behind ``batch.targets``, for objectives
+        that need targets.
+        """
+        super().__init__()
+
+    def set_progress(self, fraction: float) -> None:
+        """Tells how far training is: updates done / updates in all, 0 to 1.
+
+        Called before each update (before the first of its micro-batches), and again with the
+        same value after a resume, so it sets state by ``fraction`` alone and never advances a
+        counter. Schedules are stated in fractions: a short run is a scaled long run. The default
+        does nothing.
+        """
+
+    def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        """Draws everything random about the loss of ``batch`` from torch's global generators.
+
+        Masks and indices are drawn on the CPU and moved, so that a seed means the same on every
+        device. The first dimension of each tensor runs over the recordings, or over the masked
+        frames recording by recording: concatenated batches have concatenated draws.
+        """
+        raise NotImplementedError
+
+    def forward(self, encoder: Encoder, batch: SpeechBatch) -> Loss:
+        """The loss of ``batch`` under fresh draws. Raises what ``loss`` raises."""
+        return self.loss(encoder, batch, **self.draw(batch))
+
+
+def frame_counts(batch: SpeechBatch) -> tuple[Tensor, int]:
+    """([B] int64 frames of each recording, T frames of the padded batch)."""
+    return num_frames(batch.lengths), num_frames(batch.waveforms.shape[1])
+
+
+def frame_channels(config: EncoderConfig) -> int:
+    """C, the channels of the frames that an encoder's frontend gives."""
+    with torch.device("meta"):  # costs no memory and no random numbers
+        return build_frontend(config.frontend).channels
+
+
+def encode(encoder: Encoder, batch: SpeechBatch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames, normalised frames (both [B, T, C]) and the context [B, T, D] of masked input.
+
+    mask [B, T] bool. The frames themselves are not masked; only what the transformer sees is.
+    """
+    counts, _ = frame_counts(batch)
+    frames = encoder.extract(batch.waveforms, batch.lengths)
+    normed = encoder.normalize(frames)
+    inputs = encoder.apply_mask(encoder.project(normed), mask)
+    context = encoder.contextualize(inputs, counts)
+    return frames, normed, context
+
+
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """Switches autocast off on the device of ``tensor``: losses are computed in float32."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def real_frames(counts: Tensor, width: int) -> Tensor:
+    """[B] frames of each recording -> [B, width] bool, True where there is a frame."""
+    return torch.arange(width, device=counts.device) < counts[:, None]
+
+
+def feature_penalty(encoder: Encoder, frames: Tensor, counts: Tensor) -> Tensor:
+    """Mean square of the frontend's frames [B, T, C], over real frames ([B] counts) and channels.
+
+    The penalty of wav2vec 2.0 and HuBERT (``features_pen`` in fairseq), which keeps the frontend
+    from growing its output. 0 where the frontend has nothing to learn (filter banks, or frozen).
+    """
+    if not any(parameter.requires_grad for parameter in encoder.frontend.parameters()):
+        return frames.new_zeros((), dtype=torch.float32)
+    real = real_frames(counts, frames.shape[1])
+    total = (frames.float().square().mean(dim=-1) * real).sum()
+    return total / counts.sum().clamp(min=1)
+
+
+def spread(vectors: Tensor) -> Tensor:
+    """Variance of the directions of vectors [M, D]: ``1 - |mean of v / |v||^2``, 0 to 1.
+
+    0 when all point the same way (collapse). A scalar without gradient; 0 for no vectors.
+    """
+    directions = F.normalize(vectors.detach().float(), dim=-1)
+    mean = directions.sum(dim=0) / max(1, len(vectors))
+    return 1.0 - mean.square().sum() if len(vectors) else mean.sum()
+
+
+def perplexity(probabilities: Tensor) -> Tensor:
+    """exp(entropy) over the last dimension [..., V] -> [...]: how many entries are in use.
+
+    log(p + 1e-7), as in fairseq and transformers, keeps the gradient finite at p = 0.
+    """
+    return torch.exp(-(probabilities * torch.log(probabilities + 1e-7)).sum(dim=-1))
+
+
+def shares(codes: Tensor, entries: int) -> Tensor:
+    """codes [..., M] int64 -> [..., V] float32: the share of the M that each entry has, or 0."""
+    total = codes.new_zeros(*codes.shape[:-1], entries, dtype=torch.float32)
+    ones = torch.ones_like(codes, dtype=torch.float32)
+    return total.scatter_add(-1, codes, ones) / max(1, codes.shape[-1])

@@ -1,0 +1,336 @@
+"""Training on fairseq2's engine: the only file that builds its recipes.
+
+A ``Job`` says what is trained on what; ``train`` runs it. One unit serves every objective: it
+asks the model for a ``Loss`` (sum and count) and hands both to the engine, which divides the
+gradients by the count over all processes and accumulated batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import fairseq2.recipe  # noqa: F401 - before fairseq2.evaluator, which imports it in a circle
+import torch
+from fairseq2.checkpoint import CheckpointError
+from fairseq2.composition import register_model_family
+from fairseq2.datasets import DataReader
+from fairseq2.evaluator import EvalUnit
+from fairseq2.metrics import MetricBag, format_as_float
+from fairseq2.metrics.recorders import MetricDescriptor, MetricRecorder
+from fairseq2.recipe import Recipe, RecipeContext
+from fairseq2.recipe.config import (
+    POLYNOMIAL_DECAY_LR,
+    TRI_STAGE_LR,
+    AdamWConfig,
+    CommonSection,
+    GangSection,
+    GradAccumulationConfig,
+    LRSchedulerSection,
+    MixedPrecisionConfig,
+    ModelSection,
+    OptimizerSection,
+    PolynomialDecayLRConfig,
+    RegimeSection,
+    TrainerSection,
+    TriStageLRConfig,
+)
+from fairseq2.recipe.run import run as run_recipe
+from fairseq2.runtime.dependency import DependencyContainer
+from fairseq2.task import Task
+from fairseq2.trainer import TrainUnit
+from lhotse import CutSet
+from torch import Tensor, nn
+
+from speechssl.data.batch import SpeechBatch
+from speechssl.data.loading import CutLoader
+from speechssl.errors import RunFolderError
+from speechssl.objectives.base import Loss
+from speechssl.training.metrics import ConsoleRecorder, MetricSums, loss_metrics
+from speechssl.training.reader import TrainReader, ValidationReader
+from speechssl.training.recipe import (
+    DataConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+
+FAMILY = "speechssl"
+
+
+class Trainable(Protocol):
+    """What the unit asks of a model under training (an ``nn.Module``)."""
+
+    def __call__(self, batch: SpeechBatch) -> Loss:
+        """The loss of a batch, in training mode."""
+
+    def set_progress(self, fraction: float) -> None:
+        """Called before each update with the share of the run that is done, 0 to 1; may be
+        called twice with the same value."""
+
+    def evaluate(self, batch: SpeechBatch) -> Mapping[str, tuple[Tensor | float, Tensor | float]]:
+        """Validation metrics of a batch as ``{name: (sum, count)}``, in evaluation mode."""
+
+
+@dataclass
+class Job:
+    """One training run."""
+
+    exp: Path
+    """The run's folder."""
+
+    build_model: Any
+    """Returns the ``Trainable`` module; called once per process, seeded."""
+
+    train_cuts: CutSet
+    train_loader: CutLoader
+    dev_cuts: CutSet | None
+    dev_loader: CutLoader | None
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    training: TrainingConfig
+    seed: int
+    score: str
+    """The validation metric that picks the best checkpoint; smaller is better."""
+
+    static_graph: bool = True
+    """Whether every parameter gets a gradient in every update."""
+
+
+def train(job: Job) -> None:
+    """Runs ``job`` from its last checkpoint to its end.
+
+    Raises ``RunFolderError`` where a checkpoint cannot be read.
+    """
+    interactive = sys.stderr.isatty()
+    try:
+        run_recipe(
+            SpeechRecipe(job),
+            engine_config(job),
+            job.exp,
+            no_rich=not interactive,
+            no_progress=not interactive,
+        )
+    except CheckpointError as error:
+        raise RunFolderError(
+            f"{job.exp}: the checkpoint at update {error.step_nr} cannot be restored ({error}); "
+            f"remove checkpoints/step_{error.step_nr} to go back to the one before."
+        ) from error
+
+
+@dataclass
+class ModelDescription:
+    """Written beside the checkpoints; the model itself is built by the job."""
+
+    description: str = "see recipe.yaml in the run's folder"
+
+
+@dataclass
+class EngineConfig:
+    """fairseq2's sections, filled from the job by ``engine_config``."""
+
+    model: ModelSection = field(default_factory=lambda: ModelSection(family=FAMILY))
+    gang: GangSection = field(default_factory=GangSection)
+    trainer: TrainerSection = field(default_factory=TrainerSection)
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    lr_scheduler: LRSchedulerSection = field(default_factory=LRSchedulerSection)
+    regime: RegimeSection = field(default_factory=RegimeSection)
+    common: CommonSection = field(default_factory=CommonSection)
+
+
+def engine_config(job: Job) -> EngineConfig:
+    """The job's settings in fairseq2's words."""
+    training, optimizer = job.training, job.optimizer
+    precision = MixedPrecisionConfig(
+        mode="auto" if training.precision == "bf16" else "off", dtype=torch.bfloat16
+    )
+    return EngineConfig(
+        trainer=TrainerSection(
+            mixed_precision=precision,
+            grad_accumulation=GradAccumulationConfig(no_sync=True),
+            max_grad_norm=training.max_grad_norm,
+        ),
+        optimizer=OptimizerSection(
+            config=AdamWConfig(
+                lr=optimizer.lr,
+                betas=optimizer.betas,
+                eps=optimizer.eps,
+                weight_decay=optimizer.weight_decay,
+            )
+        ),
+        lr_scheduler=_lr_scheduler(job.schedule, optimizer, training.updates),
+        regime=RegimeSection(
+            num_steps=training.updates,
+            validate_every_n_steps=training.validate_every if job.dev_cuts else None,
+            score_metric=job.score if job.dev_cuts else None,
+            checkpoint_every_n_steps=training.validate_every,
+            keep_last_n_checkpoints=training.keep_last,
+            keep_best_n_checkpoints=training.keep_best if job.dev_cuts else None,
+            publish_metrics_every_n_steps=training.log_every,
+        ),
+        common=CommonSection(seed=job.seed, no_sweep_dir=True),
+    )
+
+
+def _lr_scheduler(
+    schedule: ScheduleConfig, optimizer: OptimizerConfig, updates: int
+) -> LRSchedulerSection:
+    if schedule.kind == "tri_stage":
+        decay = 1.0 - schedule.warmup - schedule.hold
+        return LRSchedulerSection(
+            name=TRI_STAGE_LR,
+            config=TriStageLRConfig(
+                stage_ratio=(schedule.warmup, schedule.hold, decay),
+                start_lr_scale=0.01,
+                final_lr_scale=schedule.final_scale,
+            ),
+        )
+    return LRSchedulerSection(
+        name=POLYNOMIAL_DECAY_LR,
+        config=PolynomialDecayLRConfig(
+            num_warmup_steps=round(schedule.warmup * updates),
+            final_lr=schedule.final_scale * optimizer.lr,
+        ),
+    )
+
+
+class SpeechRecipe(Recipe):  # type: ignore[misc]
+    """Plugs a ``Job`` into fairseq2."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @property
+    def config_kls(self) -> type[object]:
+        return EngineConfig
+
+    def has_static_autograd_graph(self, context: RecipeContext) -> bool:
+        return self.job.static_graph
+
+    def register(self, container: DependencyContainer) -> None:
+        """Registers the model, the score, and the console line in place of the engine's log."""
+        job = self.job
+        quiet_console()
+        register_model_family(
+            container,
+            FAMILY,
+            nn.Module,
+            ModelDescription,
+            factory=lambda _: self._build_model(),
+            supports_meta=False,
+        )
+        container.collection.register_instance(
+            MetricDescriptor,
+            MetricDescriptor(job.score, job.score, 100, format_as_float, higher_better=False),
+        )
+        container.collection.register_instance(
+            MetricRecorder, ConsoleRecorder(job.training.updates, echo)
+        )
+
+    def create_task(self, context: RecipeContext) -> Task:
+        job, gangs = self.job, context.gangs
+        model = context.get_model()
+        place = {"seed": job.seed, "rank": gangs.dp.rank, "world": gangs.dp.size}
+        train_reader = TrainReader(job.train_cuts, job.train_loader, job.data, **place)
+        unit = Unit(model, context.get_data_parallel_model(), train_reader, job.training.updates)
+        valid_units: list[EvalUnit[SpeechBatch]] = []
+        valid_readers: list[DataReader[SpeechBatch]] = []
+        if job.dev_cuts is not None and job.dev_loader is not None:
+            valid_units.append(ValidationUnit(model))
+            valid_readers.append(ValidationReader(job.dev_cuts, job.dev_loader, job.data, **place))
+        return context.create_trainer(unit, train_reader, valid_units, valid_readers)
+
+    def _build_model(self) -> nn.Module:
+        torch.manual_seed(self.job.seed)
+        model: nn.Module = self.job.build_model()
+        return model
+
+
+class Unit(TrainUnit[SpeechBatch]):  # type: ignore[misc]
+    """Computes the loss of one batch, whatever the objective."""
+
+    def __init__(
+        self, model: Any, parallel_model: nn.Module, reader: TrainReader, updates: int
+    ) -> None:
+        self._model: Trainable = model
+        self._parallel_model = parallel_model
+        self._reader = reader
+        self._updates = updates
+        self._started: float | None = None
+
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        metric_bag.add("means", MetricSums())
+        metric_bag.add("total_seen", MetricSums())
+
+    def set_step_nr(self, step_nr: int) -> None:
+        self._started = self._started or time.monotonic()
+        self._model.set_progress((step_nr - 1) / self._updates)
+
+    def process_batch(self, batch: SpeechBatch, metric_bag: MetricBag) -> tuple[Tensor, int]:
+        torch.manual_seed(batch.seed)  # masks and dropout belong to the batch, not the process
+        loss: Loss = self._parallel_model(batch)
+        seconds = batch.audio_seconds
+        metric_bag.get("means", MetricSums).update(
+            {
+                **loss_metrics(loss),
+                "padding_share": (batch.padding_share, 1),
+                "audio_seconds": (seconds, 0),
+            }
+        )
+        metric_bag.get("total_seen", MetricSums).update({"total_audio_hours": (seconds / 3600, 0)})
+        return loss.sum, max(1, int(loss.count))
+
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        means = _pop_sums(values, "means")
+        elapsed = time.monotonic() - (self._started or time.monotonic())
+        self._started = None  # validation and checkpoints do not count
+        means["audio_seconds_per_second"] = means.pop("audio_seconds") / max(elapsed, 1e-9)
+        values.update(means)
+        values.update(_pop_sums(values, "total_seen"))
+        values["epoch"] = self._reader.epoch
+
+
+def _pop_sums(values: MutableMapping[str, object], name: str) -> dict[str, float]:
+    sums = values.pop(name)
+    assert isinstance(sums, dict)
+    return sums
+
+
+class ValidationUnit(EvalUnit[SpeechBatch]):  # type: ignore[misc]
+    """Computes the model's validation metrics on every development batch."""
+
+    def __init__(self, model: Any) -> None:
+        self._model: Trainable = model
+
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        metric_bag.add("means", MetricSums())
+
+    def process_batch(self, batch: SpeechBatch, metric_bag: MetricBag) -> None:
+        torch.manual_seed(batch.seed)
+        metric_bag.get("means", MetricSums).update(self._model.evaluate(batch))
+
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        values.update(_pop_sums(values, "means"))
+
+
+def echo(line: str) -> None:
+    """Prints a line on standard error, above the progress bar where there is one."""
+    from fairseq2.utils.rich import get_error_console
+
+    if sys.stderr.isatty():
+        get_error_console().print(line, highlight=False, soft_wrap=True)
+    else:
+        click.echo(line, err=True)
+
+
+def quiet_console() -> None:
+    """Leaves warnings on the console; everything else goes to logs/ in the run's folder."""
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.WARNING)

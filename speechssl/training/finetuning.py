@@ -1,0 +1,241 @@
+"""Fine-tuning: a pretrained encoder (or a new one), a CTC head, and transcripts.
+
+1. recipe + overrides   -> ``FinetuneRecipe``
+2. cuts, transcripts    -> tokens; cuts whose transcript cannot fit are left out, with a warning
+3. encoder + head       -> ``FinetuneModel``
+4. ``engine.train``     -> checkpoints, the best by WER on dev
+5. ``export_finetuned`` -> model folder with tokens.txt
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jiwer
+import torch
+from lhotse import CutSet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechssl.config import build, merge, to_dict
+from speechssl.data.batch import SpeechBatch
+from speechssl.data.loading import CutLoader
+from speechssl.data.manifest import cut_text, cuts_path, load_cuts
+from speechssl.data.targets import cut_frames
+from speechssl.data.text import BLANK, Tokens
+from speechssl.decoding.greedy import greedy_decode
+from speechssl.errors import ManifestError
+from speechssl.frames import num_frames
+from speechssl.models.ctc import CTCModel
+from speechssl.models.encoder import Encoder, EncoderConfig
+from speechssl.models.folder import load_encoder, save_model_folder
+from speechssl.objectives.base import Loss
+from speechssl.objectives.masking import MaskConfig, span_mask
+from speechssl.training.augment import change_speed
+from speechssl.training.engine import Job, train
+from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
+from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
+from speechssl.training.run_folder import RunFolder
+
+logger = logging.getLogger("speechssl")
+
+
+class FinetuneModel(nn.Module):
+    """A CTC model with the masking and freezing that fine-tuning adds."""
+
+    def __init__(self, model: CTCModel, config: FinetuneConfig, tokens: Tokens) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.tokens = tokens
+        self.encoder_frozen = False
+
+    def set_progress(self, fraction: float) -> None:
+        """Releases the encoder when the head has had its share of the updates."""
+        self.encoder_frozen = fraction < self.config.freeze_encoder
+
+    def forward(self, batch: SpeechBatch) -> Loss:
+        """CTC loss (Graves et al. 2006), summed over the batch; counts the tokens."""
+        assert batch.tokens is not None
+        assert batch.token_lengths is not None
+        waveforms, lengths = batch.waveforms, batch.lengths
+        if self.training and self.config.speeds:
+            waveforms, lengths = change_speed(waveforms, lengths, self.config.speeds)
+        log_probs, frames = self._log_probs(waveforms, lengths)
+        losses = F.ctc_loss(
+            log_probs.transpose(0, 1),  # [T, B, V]
+            batch.tokens,
+            frames,
+            batch.token_lengths,
+            blank=BLANK,
+            reduction="none",
+            zero_infinity=True,
+        )
+        return Loss(
+            sum=losses.sum(),
+            count=batch.token_lengths.sum(),
+            metrics={"blank_share": blank_share(log_probs.detach(), frames)},
+        )
+
+    @torch.no_grad()
+    def evaluate(self, batch: SpeechBatch) -> Mapping[str, tuple[Tensor | float, Tensor | float]]:
+        """Word and character error rates of greedy decoding, and the share of blank frames."""
+        log_probs, frames = self.model(batch.waveforms, batch.lengths)
+        hypotheses = greedy_decode(log_probs, frames, self.tokens)
+        words = jiwer.process_words(batch.texts, hypotheses)
+        characters = jiwer.process_characters(batch.texts, hypotheses)
+        return {
+            "wer": _errors(words),
+            "cer": _errors(characters),
+            "blank_share": blank_share(log_probs, frames),
+        }
+
+    def _log_probs(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """([B, T, V] log-probabilities, [B] frames) under training's masks."""
+        encoder, config = self.model.encoder, self.config
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
+            frames = num_frames(lengths)
+            freeze = config.freeze_frontend and encoder.config.frontend.kind == "waveform"
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze):
+                features = encoder.extract(waveforms, lengths)  # [B, T, C]
+            inputs = encoder.project(encoder.normalize(features))  # [B, T, D]
+            if config.time_mask > 0:
+                spans = MaskConfig(probability=config.time_mask, span=config.time_mask_span)
+                mask = span_mask(frames.cpu(), spans, width=inputs.shape[1])
+                inputs = encoder.apply_mask(inputs, mask.to(inputs.device))
+            if config.channel_mask > 0:
+                inputs = mask_channels(inputs, config.channel_mask, config.channel_mask_span)
+            context = encoder.contextualize(inputs, frames)  # [B, T, D]
+        return self.model.log_probs(context), frames
+
+
+def mask_channels(inputs: Tensor, probability: float, span: int) -> Tensor:
+    """Sets spans of channels of inputs [B, T, D] to zero (SpecAugment, arXiv 1904.08779)."""
+    batch, _, channels = inputs.shape
+    mask = span_mask(torch.full((batch,), channels), MaskConfig(probability, span))
+    return inputs * ~mask[:, None, :].to(inputs.device)
+
+
+def blank_share(log_probs: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """(frames of log_probs [B, T, V] whose best token is blank, frames): 1 means silence only."""
+    real = torch.arange(log_probs.shape[1], device=frames.device) < frames[:, None]  # [B, T]
+    return ((log_probs.argmax(-1) == BLANK) & real).sum(), frames.sum()
+
+
+def _errors(output: Any) -> tuple[float, float]:
+    """(errors, reference length) of a jiwer output."""
+    errors = output.substitutions + output.deletions + output.insertions
+    return float(errors), float(output.hits + output.substitutions + output.deletions)
+
+
+def finetune(
+    recipe_path: Path,
+    data_dir: Path,
+    exp: Path,
+    *,
+    init: Path | None,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Fine-tunes (or goes on fine-tuning) in ``exp``; returns the model folder.
+
+    ``init`` is a model folder, or None to train the same network from scratch. Raises a
+    ``SpeechSSLError`` for a bad recipe, manifest, model folder or output folder.
+    """
+    recipe = load_recipe(FinetuneRecipe, recipe_path, overrides)
+    config = _encoder_config(recipe, init)
+    folder = RunFolder(exp)
+    description = describe("finetune", recipe, config, data_dir, seed, init)
+    folder.check(description)
+    train_cuts = _fitting_cuts(data_dir, "train", recipe)
+    dev_cuts = _fitting_cuts(data_dir, "dev", recipe) if _has_dev(data_dir) else None
+    tokens = Tokens.from_texts([cut_text(cut) or "" for cut in train_cuts])
+    folder.claim(description)
+    tokens.save(exp / "tokens.txt")
+    settings = recipe.finetune
+
+    def build_model() -> FinetuneModel:
+        encoder = Encoder(config)
+        if init is not None:
+            encoder.load_state_dict(load_encoder(init).state_dict())
+        model = CTCModel(encoder, len(tokens), dropout=settings.dropout)
+        return FinetuneModel(model, settings, tokens)
+
+    train(
+        Job(
+            exp=exp,
+            build_model=build_model,
+            train_cuts=train_cuts,
+            train_loader=CutLoader(tokens=tokens, cache_gb=recipe.data.cache_gb),
+            dev_cuts=dev_cuts,
+            dev_loader=CutLoader(cache_gb=recipe.data.cache_gb / 4),
+            data=recipe.data,
+            optimizer=recipe.optimizer,
+            schedule=recipe.schedule,
+            training=recipe.training,
+            seed=seed,
+            score="wer",
+            static_graph=False,
+        )
+    )
+    return export_finetuned(folder, "best", folder.model)
+
+
+def export_finetuned(
+    folder: RunFolder, checkpoint: Literal["best", "last"] | int, model_dir: Path
+) -> Path:
+    """Writes the model folder of one checkpoint: encoder, CTC head and tokens."""
+    description = folder.description()
+    step = folder.choose(checkpoint)
+    tokens = Tokens.load(folder.path / "tokens.txt")
+    encoder = Encoder(build(EncoderConfig, description["encoder"], str(folder.path)))
+    model = CTCModel(encoder, len(tokens), dropout=0.0)
+    weights = folder.load_weights(step)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
+    save_model_folder(model_dir, model, tokens=tokens, info={"updates": step, **description})
+    return model_dir
+
+
+def _encoder_config(recipe: FinetuneRecipe, init: Path | None) -> EncoderConfig:
+    """The encoder's configuration: the recipe's own, or the pretrained one with changes."""
+    if init is None:
+        return encoder_settings(recipe.model)
+    changes = {k: v for k, v in recipe.model.items() if k != "preset"}
+    pretrained = to_dict(load_encoder(init).config)
+    return build(EncoderConfig, merge(pretrained, changes), "model")
+
+
+def _has_dev(data_dir: Path) -> bool:
+    return cuts_path(data_dir, "dev").is_file()
+
+
+def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> CutSet:
+    """The cuts of a split with transcripts that fit their frames; warns about the others."""
+    path = cuts_path(data_dir, split)
+    cuts = usable_cuts(load_cuts(path, need_text=True), recipe.data, str(path))
+    if split != "train":
+        return cuts
+    fitting = []
+    for cut in cuts:
+        text = cut_text(cut) or ""
+        problem = None
+        if cut.duration > recipe.data.max_seconds:
+            problem = f"{cut.duration:.1f} s is longer than data.max_seconds"
+        elif (needed := ctc_frames(text)) > cut_frames(cut):
+            problem = f"its transcript needs {needed} frames, the audio has {cut_frames(cut)}"
+        if problem is None:
+            fitting.append(cut)
+        else:
+            logger.warning("%s: leaving out cut %s: %s", path, cut.id, problem)
+    if not fitting:
+        raise ManifestError(f"{path}: no cut is left to train on; see the warnings above.")
+    return CutSet.from_cuts(fitting)
+
+
+def ctc_frames(text: str) -> int:
+    """The fewest frames in which CTC can spell ``text``: one a character, one more between
+    two that are equal."""
+    return len(text) + sum(a == b for a, b in zip(text, text[1:]))

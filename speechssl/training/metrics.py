@@ -1,0 +1,108 @@
+"""Metrics as sums and counts, and the one line that a person reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from fairseq2.metrics.recorders import MetricRecorder
+from torch import Tensor
+from torcheval.metrics import Metric
+
+from speechssl.objectives.base import Loss
+
+LINE_METRICS = ("loss", "accuracy", "wer", "cer", "blank_share", "codebook_perplexity", "grad_norm")
+"""Metrics that the console line shows, where a run has them; the rest is in metrics/ and tb/."""
+
+
+class MetricSums(Metric[dict[str, float]]):
+    """Any number of named means, each kept as a sum and a count over batches and processes.
+
+    A metric whose counts are 0 is a plain sum.
+    """
+
+    def __init__(self, *, device: torch.device | None = None) -> None:
+        super().__init__(device=device)
+        self._add_state("sums", {})
+        self._add_state("counts", {})
+        self.sums: dict[str, Tensor]
+        self.counts: dict[str, Tensor]
+
+    @torch.inference_mode()
+    def update(self, metrics: Mapping[str, tuple[Tensor | float, Tensor | float]]) -> MetricSums:
+        """Adds ``{name: (sum, count)}``."""
+        for name, (total, count) in metrics.items():
+            self._add(self.sums, name, total)
+            self._add(self.counts, name, count)
+        return self
+
+    @torch.inference_mode()
+    def compute(self) -> dict[str, float]:
+        """The mean of each metric; the plain sum where the counts are 0."""
+        return {
+            name: float(total) / (float(self.counts[name]) or 1.0)
+            for name, total in self.sums.items()
+        }
+
+    @torch.inference_mode()
+    def merge_state(self, metrics: Iterable[MetricSums]) -> MetricSums:
+        for metric in metrics:
+            for name in metric.sums:
+                self._add(self.sums, name, metric.sums[name])
+                self._add(self.counts, name, metric.counts[name])
+        return self
+
+    def _add(self, totals: dict[str, Tensor], name: str, value: Tensor | float) -> None:
+        value = torch.as_tensor(value, dtype=torch.float64, device=self.device).detach()
+        totals[name] = totals[name] + value if name in totals else value.clone()
+
+
+def loss_metrics(loss: Loss) -> dict[str, tuple[Tensor | float, Tensor | float]]:
+    """The loss and its metrics, all as (sum, count)."""
+    return {"loss": (loss.sum.detach(), loss.count), **loss.metrics}
+
+
+class ConsoleRecorder(MetricRecorder):  # type: ignore[misc]
+    """Prints one short line per report: update, loss, accuracy, speed, time left."""
+
+    def __init__(self, total_updates: int, echo: Any) -> None:
+        self._total = total_updates
+        self._echo = echo
+        self._first: tuple[int, float] | None = None
+
+    def record_metric_values(
+        self, category: str, values: Mapping[str, object], step_nr: int | None = None
+    ) -> None:
+        step = step_nr or 0
+        words = [f"{'valid' if category.startswith('valid') else 'train'} {step:>6}/{self._total}"]
+        for name in LINE_METRICS:
+            value = values.get(name)
+            if isinstance(value, (int, float, Tensor)):
+                words.append(f"{name} {_short(name, float(value))}")
+        if category == "train":
+            speed = values.get("audio_seconds_per_second")
+            if isinstance(speed, float):
+                words.append(f"{speed:.0f} s audio/s")
+            words.append(f"left {self._time_left(step)}")
+        self._echo("  ".join(words))
+
+    def close(self) -> None:
+        pass
+
+    def _time_left(self, step: int) -> str:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (step, now)
+            return "?"
+        first_step, start = self._first
+        seconds = (now - start) / max(1, step - first_step) * (self._total - step)
+        minutes, seconds = divmod(int(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _short(name: str, value: float) -> str:
+    if name in ("accuracy", "wer", "cer", "blank_share"):
+        return f"{100 * value:.1f} %"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

@@ -1,0 +1,208 @@
+"""Pretraining: an encoder and one objective, on cuts without labels.
+
+1. recipe + overrides       -> ``PretrainRecipe``
+2. cuts (+ frame targets)   -> checked, before the first update
+3. encoder + objective      -> ``PretrainModel``
+4. ``engine.train``         -> checkpoints
+5. ``export_pretrained``    -> model folder with the encoder and the objective's heads
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lhotse import CutSet
+from torch import Tensor, nn
+
+from speechssl.config import build, to_dict
+from speechssl.data.batch import SpeechBatch
+from speechssl.data.loading import CutLoader
+from speechssl.data.manifest import cuts_path, hours, load_cuts
+from speechssl.data.targets import FrameTargets, codebook_path, targets_path
+from speechssl.errors import ConfigError, ManifestError
+from speechssl.models.encoder import Encoder, EncoderConfig
+from speechssl.models.folder import load_encoder, save_model_folder
+from speechssl.models.presets import encoder_config
+from speechssl.objectives import build_objective, load_objective
+from speechssl.objectives.base import Loss, Objective
+from speechssl.training.engine import Job, train
+from speechssl.training.metrics import loss_metrics
+from speechssl.training.recipe import DataConfig, PretrainRecipe, load_recipe
+from speechssl.training.run_folder import RunFolder
+
+logger = logging.getLogger("speechssl")
+
+
+class PretrainModel(nn.Module):
+    """An encoder and the objective that trains it."""
+
+    def __init__(self, encoder: Encoder, objective: Objective) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objective = objective
+
+    def forward(self, batch: SpeechBatch) -> Loss:
+        """The objective's loss of a batch."""
+        loss: Loss = self.objective(self.encoder, batch)
+        return loss
+
+    def set_progress(self, fraction: float) -> None:
+        """Passes the share of the run that is done on to the objective's schedules."""
+        self.objective.set_progress(fraction)
+
+    def evaluate(self, batch: SpeechBatch) -> Mapping[str, tuple[Tensor | float, Tensor | float]]:
+        """The loss and its metrics, as (sum, count)."""
+        return loss_metrics(self(batch))
+
+
+def pretrain(
+    recipe_path: Path,
+    data_dir: Path,
+    exp: Path,
+    *,
+    targets: str | None = None,
+    seed: int = 0,
+    init: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Pretrains (or goes on pretraining) in ``exp``; returns the model folder.
+
+    ``init`` starts from the encoder of a model folder in place of random weights. Raises a
+    ``SpeechSSLError`` for a bad recipe, manifest, targets, init folder or output folder.
+    """
+    if targets is not None:
+        overrides = [*overrides, f"data.targets={targets}"]
+    recipe = load_recipe(PretrainRecipe, recipe_path, overrides)
+    config = encoder_settings(recipe.model) if init is None else load_encoder(init).config
+    folder = RunFolder(exp)
+    description = describe("pretrain", recipe, config, data_dir, seed, init)
+    folder.check(description)
+    splits = _read_splits(data_dir, recipe)
+    clusters = None if splits["train"][1] is None else splits["train"][1].meta.clusters
+    build_objective(recipe.objective, config, clusters)  # refuses bad settings before the run
+    folder.claim(description)
+
+    def build_model() -> PretrainModel:
+        encoder = Encoder(config) if init is None else load_encoder(init)
+        return PretrainModel(encoder, build_objective(recipe.objective, config, clusters))
+
+    train_cuts, train_targets = splits["train"]
+    dev_cuts, dev_targets = splits.get("dev", (None, None))
+    data = recipe.data
+    train(
+        Job(
+            exp=exp,
+            build_model=build_model,
+            train_cuts=train_cuts,
+            train_loader=CutLoader(
+                targets=train_targets, max_seconds=data.max_seconds, cache_gb=data.cache_gb
+            ),
+            dev_cuts=dev_cuts,
+            dev_loader=CutLoader(
+                targets=dev_targets, max_seconds=data.max_seconds, cache_gb=data.cache_gb / 4
+            ),
+            data=data,
+            optimizer=recipe.optimizer,
+            schedule=recipe.schedule,
+            training=recipe.training,
+            seed=seed,
+            score="loss",
+            static_graph=config.layer_drop == 0,
+        )
+    )
+    return export_pretrained(folder, "last", folder.model)
+
+
+def export_pretrained(
+    folder: RunFolder, checkpoint: Literal["best", "last"] | int, model_dir: Path
+) -> Path:
+    """Writes the model folder of one checkpoint: the encoder and the objective's heads."""
+    description = folder.description()
+    step = folder.choose(checkpoint)
+    weights = folder.load_weights(step)
+    encoder = Encoder(build(EncoderConfig, description["encoder"], str(folder.path)))
+    encoder.load_state_dict(_part(weights, "encoder."))
+    save_model_folder(
+        model_dir,
+        encoder,
+        objective=_part(weights, "objective."),
+        info={"updates": step, **description},
+    )
+    return model_dir
+
+
+def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
+    """The encoder configuration of a recipe's ``model`` section."""
+    settings = dict(model)
+    preset = settings.pop("preset", None)
+    if preset is None:
+        raise ConfigError("model: has no `preset`; name one, as in `preset: tiny`.")
+    return encoder_config(preset, settings)
+
+
+def describe(
+    kind: str,
+    recipe: Any,
+    config: EncoderConfig,
+    data_dir: Path,
+    seed: int,
+    init: Path | None,
+) -> dict[str, Any]:
+    """What a run is, in readable form; two runs are the same when their descriptions are."""
+    return {
+        "kind": kind,
+        "data": str(data_dir),
+        "init": None if init is None else str(init),
+        "seed": seed,
+        "encoder": to_dict(config),
+        "recipe": to_dict(recipe),
+    }
+
+
+def usable_cuts(cuts: CutSet, data: DataConfig, split: str) -> CutSet:
+    """The cuts that are long enough. Raises ``ManifestError`` where none is."""
+    kept = [cut for cut in cuts if cut.duration >= data.min_seconds]
+    if len(kept) < len(cuts):
+        logger.warning(
+            "%s: left out %d cuts shorter than %g s", split, len(cuts) - len(kept), data.min_seconds
+        )
+    if not kept:
+        raise ManifestError(
+            f"{split}: no cut is as long as data.min_seconds ({data.min_seconds} s); lower it or "
+            f"use longer recordings."
+        )
+    return CutSet.from_cuts(kept)
+
+
+def _read_splits(
+    data_dir: Path, recipe: PretrainRecipe
+) -> dict[str, tuple[CutSet, FrameTargets | None]]:
+    """Cuts and targets of train and (where there is one) dev, checked against each other."""
+    needs_targets = load_objective(str(recipe.objective.get("kind", ""))).needs_targets
+    name = recipe.data.targets
+    if needs_targets and name is None:
+        raise ConfigError(
+            f"objective {recipe.objective['kind']!r} needs frame targets: make them with "
+            f"`speechssl label {data_dir} --name NAME ...` and pass --targets NAME."
+        )
+    splits: dict[str, tuple[CutSet, FrameTargets | None]] = {}
+    for split in ("train", "dev"):
+        path = cuts_path(data_dir, split)
+        if split == "dev" and not path.is_file():
+            continue
+        cuts = usable_cuts(load_cuts(path), recipe.data, str(path))
+        targets = None
+        if needs_targets and name is not None:
+            file = targets_path(data_dir, split, name)
+            targets = FrameTargets.load(file)
+            targets.check(cuts, file, codebook_path(data_dir, name))
+        logger.info("%s: %d cuts, %.2f hours", split, len(cuts), hours(cuts))
+        splits[split] = (cuts, targets)
+    return splits
+
+
+def _part(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -1,0 +1,223 @@
+"""Training recipes: every setting of a run, its default, and the rule it must keep.
+
+A recipe is a YAML file that holds only the differences from its ``parent``; what no file says
+has the default below. The batch is stated in seconds of audio per update, schedules in fractions
+of the run, so that one recipe means the same on any number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from speechssl.config import build, merge, parse_override, read_yaml, require, unknown_key
+from speechssl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How cuts become batches."""
+
+    targets: str | None = None
+    """Name of the frame targets beside the cuts (objectives that need them)."""
+
+    batch_seconds: float = 120.0
+    """Seconds of audio per update, over all processes and accumulated batches."""
+
+    forward_seconds: float = 60.0
+    """Seconds of audio (with padding) that one process holds in one forward pass; memory."""
+
+    max_seconds: float = 20.0
+    """Longer cuts are cropped at random in pretraining and left out, with a warning, in
+    fine-tuning."""
+
+    min_seconds: float = 0.4
+    """Shorter cuts are left out."""
+
+    buckets: int = 10
+    """Length buckets; more waste less padding and mix lengths less."""
+
+    threads: int = 2
+    """Threads that decode audio ahead of training."""
+
+    cache_gb: float = 2.0
+    """Decoded audio kept in memory, in gigabytes (4.6 hours each)."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_seconds > 0, "batch_seconds", "positive", self.batch_seconds)
+        require(self.forward_seconds > 0, "forward_seconds", "positive", self.forward_seconds)
+        require(
+            self.max_seconds <= self.forward_seconds,
+            "max_seconds",
+            f"at most forward_seconds ({self.forward_seconds})",
+            self.max_seconds,
+        )
+        require(self.min_seconds >= 0.05, "min_seconds", "at least 0.05", self.min_seconds)
+
+    def num_forwards(self) -> int:
+        """Forward passes per update over all processes."""
+        return max(1, round(self.batch_seconds / self.forward_seconds))
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    lr: float = 5e-4
+    """Peak learning rate."""
+
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "lr", "positive", self.lr)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run."""
+
+    kind: Literal["tri_stage", "polynomial"] = "polynomial"
+    """``tri_stage``: rise, hold, exponential fall. ``polynomial``: rise, linear fall."""
+
+    warmup: float = 0.1
+    """Share of the updates over which the rate rises."""
+
+    hold: float = 0.4
+    """Share of the updates at the peak (``tri_stage`` only)."""
+
+    final_scale: float = 0.01
+    """Rate at the end, as a share of the peak."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.warmup <= 1, "warmup", "between 0 and 1", self.warmup)
+        require(0 <= self.hold <= 1 - self.warmup, "hold", "between 0 and 1 - warmup", self.hold)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The run itself."""
+
+    updates: int = 10_000
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """``bf16`` computes under autocast; weights and optimizer stay in float32."""
+
+    max_grad_norm: float = 5.0
+    log_every: int = 50
+    """Updates between lines of metrics."""
+
+    validate_every: int = 500
+    """Updates between validations, each of which also writes a checkpoint."""
+
+    keep_last: int = 1
+    keep_best: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "log_every", "validate_every", "keep_last", "keep_best"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(
+            self.validate_every % self.log_every == 0,
+            "validate_every",
+            f"a multiple of log_every ({self.log_every})",
+            self.validate_every,
+        )
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """A pretraining run: one encoder, one objective."""
+
+    model: dict[str, Any] = field(default_factory=lambda: {"preset": "base"})
+    """``preset`` and the encoder settings that differ from it."""
+
+    objective: dict[str, Any] = field(default_factory=dict)
+    """``kind`` (a file in speechssl/objectives/) and the settings that differ from its defaults."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """What fine-tuning adds to the encoder, after wav2vec 2.0 (arXiv 2006.11477, section 4.3)."""
+
+    freeze_encoder: float = 0.1
+    """Share of the updates during which only the CTC head learns; 0 from scratch."""
+
+    freeze_frontend: bool = True
+    """Keep the convolutions of a pretrained ``waveform`` frontend as they are."""
+
+    dropout: float = 0.1
+    """Dropout before the CTC head."""
+
+    time_mask: float = 0.25
+    """Share of the frames in masked time spans."""
+
+    time_mask_span: int = 10
+    """Frames of a time span."""
+
+    channel_mask: float = 0.1
+    """Share of the encoder's input channels in masked channel spans."""
+
+    channel_mask_span: int = 32
+    """Channels of a channel span."""
+
+    speeds: tuple[float, ...] = ()
+    """Speed factors, one drawn per recording; empty leaves the audio as it is."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.freeze_encoder < 1, "freeze_encoder", "in [0, 1)", self.freeze_encoder)
+        require(0 <= self.time_mask < 1, "time_mask", "in [0, 1)", self.time_mask)
+        require(0 <= self.channel_mask < 1, "channel_mask", "in [0, 1)", self.channel_mask)
+        for speed in self.speeds:
+            require(0.5 <= speed <= 2, "speeds", "between 0.5 and 2", speed)
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """A fine-tuning run: an encoder, a CTC head, transcripts."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    """Encoder settings that differ from the pretrained ones (dropout, layer drop); the whole
+    encoder, as in ``PretrainRecipe``, with ``--init none``."""
+
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="tri_stage"))
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)
+
+
+def load_recipe(kind: type[RecipeT], path: Path | str, overrides: Sequence[str] = ()) -> RecipeT:
+    """Reads a recipe, its parents and ``setting=value`` overrides.
+
+    Raises ``ConfigError`` naming the file and the setting where something is wrong.
+    """
+    values = read_with_parents(Path(path))
+    for text in overrides:
+        override = parse_override(text)
+        known = list(kind.__dataclass_fields__)
+        if (key := next(iter(override))) not in known:
+            raise ConfigError(unknown_key(f"override {text!r}", key, known))
+        values = merge(values, override)
+    return build(kind, values, str(path))
+
+
+def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The recipe's settings laid over its parent's; ``parent`` is a path beside the file."""
+    values = read_yaml(path)
+    parent = values.pop("parent", None)
+    if parent is None:
+        return values
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: is its own parent; remove one `parent` from the circle.")
+    parents = read_with_parents(path.parent / str(parent), (*seen, path.resolve()))
+    return merge(parents, values)

@@ -1,0 +1,132 @@
+"""A run's folder: what it is, whose it is, and the weights in its checkpoints.
+
+``recipe.yaml`` says in readable form what the run trains; ``checkpoints/`` is the engine's;
+``metrics/*.jsonl`` and ``tb/`` hold the curves; ``model/`` is the finished model folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from speechssl.config import read_yaml, write_yaml
+from speechssl.errors import RunFolderError
+from speechssl.files import write_text
+
+RECIPE_FILE = "recipe.yaml"
+MODEL_FOLDER = "model"
+ENGINE_FILES = ("checkpoints", "metrics", "tb", "logs", "config.yaml", MODEL_FOLDER)
+
+
+class RunFolder:
+    """The folder of one training run."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def model(self) -> Path:
+        """Where the finished model folder goes."""
+        return self.path / MODEL_FOLDER
+
+    def check(self, description: Mapping[str, Any]) -> None:
+        """Raises ``RunFolderError`` if the folder belongs to another run or holds other files."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunFolderError(f"{self.path}: is a file; give a folder for the run.")
+        recipe = self.path / RECIPE_FILE
+        if not recipe.is_file():
+            if any(self.path.iterdir()):
+                raise RunFolderError(
+                    f"{self.path}: holds other files and no {RECIPE_FILE}; give a new folder."
+                )
+            return
+        changed = sorted(differences(read_yaml(recipe), description))
+        if changed:
+            raise RunFolderError(
+                f"{self.path}: holds another run (different: {', '.join(changed[:6])}); give a "
+                f"new folder, or the same settings to resume."
+            )
+
+    def claim(self, description: Mapping[str, Any]) -> None:
+        """Checks the folder, then writes what the run is."""
+        self.check(description)
+        if not (self.path / RECIPE_FILE).is_file():
+            write_text(self.path / RECIPE_FILE, write_yaml(description))
+
+    def description(self) -> dict[str, Any]:
+        """What the run trains. Raises ``RunFolderError`` if this is no run folder."""
+        recipe = self.path / RECIPE_FILE
+        if not recipe.is_file():
+            raise RunFolderError(f"{self.path}: is not a run folder (no {RECIPE_FILE}).")
+        return read_yaml(recipe)
+
+    def steps(self) -> list[int]:
+        """Updates for which there is a complete checkpoint, ascending."""
+        names = [p.name for p in (self.path / "checkpoints").glob("step_*") if p.is_dir()]
+        return sorted(int(n[5:]) for n in names if n[5:].isdigit())
+
+    def scores(self) -> dict[int, float]:
+        """Validation score of each checkpoint that has one; greater is better."""
+        found: dict[int, float] = {}
+        for step in self.steps():
+            file = self.path / "checkpoints" / "scores" / f"step_{step}.txt"
+            if file.is_file():
+                found[step] = float(file.read_text())
+        return found
+
+    def choose(self, checkpoint: Literal["best", "last"] | int) -> int:
+        """The update number of the best, last or given checkpoint. Raises ``RunFolderError``."""
+        steps = self.steps()
+        if not steps:
+            raise RunFolderError(
+                f"{self.path}: has no checkpoint yet; run the training command again to go on."
+            )
+        if checkpoint == "last":
+            return steps[-1]
+        if checkpoint == "best":
+            scores = self.scores()
+            return max(scores, key=lambda step: (scores[step], step)) if scores else steps[-1]
+        if checkpoint not in steps:
+            raise RunFolderError(
+                f"{self.path}: has no checkpoint at update {checkpoint}; there are "
+                f"{', '.join(map(str, steps))}."
+            )
+        return checkpoint
+
+    def load_weights(self, step: int) -> dict[str, Tensor]:
+        """The weights of the checkpoint at update ``step``, on the CPU."""
+        folder = self.path / "checkpoints" / f"step_{step}" / "model"
+        files = sorted(folder.glob("**/*.pt"))
+        if len(files) != 1:
+            raise RunFolderError(
+                f"{folder}: expected one weights file, found {len(files)}; remove this checkpoint "
+                f"to go back to the one before."
+            )
+        try:
+            weights: dict[str, Tensor] = torch.load(
+                files[0], map_location="cpu", weights_only=True, mmap=False
+            )
+        except Exception as error:
+            raise RunFolderError(
+                f"{files[0]}: cannot be read ({error}); remove the folder step_{step} to go back "
+                f"to the checkpoint before."
+            ) from None
+        return weights
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """Dotted names of the settings in which two descriptions differ."""
+    changed: set[str] = set()
+    for key in {*old, *new}:
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            changed |= differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            changed.add(f"{prefix}{key}")
+    return changed

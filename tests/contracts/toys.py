@@ -1,0 +1,81 @@
+"""A small encoder and recordings with a pattern that every objective can learn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speechssl.data.batch import SpeechBatch, collate
+from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_frames
+from speechssl.models.encoder import EncoderConfig
+from speechssl.models.frontend import FrontendConfig
+
+TONES = (300.0, 700.0, 1500.0, 3000.0)
+"""Hertz of the tones; as many clusters as there are tones."""
+
+TONE_SAMPLES = 1600
+"""How long each tone sounds before the next (100 ms)."""
+
+FRONTENDS = {
+    "waveform": FrontendConfig(kind="waveform", channels=32),
+    "fbank": FrontendConfig(kind="fbank", mel_bins=40),
+}
+
+
+def toy_encoder(frontend: str = "fbank") -> EncoderConfig:
+    """Two narrow layers without dropout."""
+    return EncoderConfig(
+        frontend=FRONTENDS[frontend],
+        dim=64,
+        layers=2,
+        heads=2,
+        ffn_dim=128,
+        norm="pre",
+        position_kernel=16,
+        position_groups=4,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
+
+
+def toy_batch(seconds: tuple[float, ...] = (1.6, 1.4, 1.2, 1.5), seed: int = 0) -> SpeechBatch:
+    """Recordings that run through the four tones in turn, each beginning with another tone.
+
+    The target of a frame is the tone in its middle.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    waveforms, targets = [], []
+    for index, duration in enumerate(seconds):
+        samples = torch.arange(int(duration * SAMPLE_RATE))
+        tone = (samples // TONE_SAMPLES + index) % len(TONES)  # [S]
+        phase = 2 * torch.pi * torch.tensor(TONES)[tone] * samples / SAMPLE_RATE
+        noise = torch.randn(len(samples), generator=generator)
+        waveforms.append(0.3 * phase.sin() + 0.01 * noise)
+        targets.append(tone[WINDOW_SAMPLES // 2 :: HOP_SAMPLES][: num_frames(len(samples))])
+    return collate(waveforms, targets=targets)
+
+
+def pad(batch: SpeechBatch, frames: int) -> SpeechBatch:
+    """``batch`` with that many frames of padding more."""
+    assert batch.targets is not None
+    return SpeechBatch(
+        waveforms=_pad_right(batch.waveforms, frames * HOP_SAMPLES, 0.0),
+        lengths=batch.lengths,
+        ids=batch.ids,
+        targets=_pad_right(batch.targets, frames, -1),
+    )
+
+
+def twice(batch: SpeechBatch) -> SpeechBatch:
+    """``batch`` concatenated with itself."""
+    assert batch.targets is not None
+    return SpeechBatch(
+        waveforms=torch.cat([batch.waveforms, batch.waveforms]),
+        lengths=torch.cat([batch.lengths, batch.lengths]),
+        ids=batch.ids * 2,
+        targets=torch.cat([batch.targets, batch.targets]),
+    )
+
+
+def _pad_right(values: Tensor, columns: int, value: float) -> Tensor:
+    return torch.nn.functional.pad(values, (0, columns), value=value)

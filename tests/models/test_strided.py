@@ -1,0 +1,41 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES
+from speechssl.models.strided import strided_linear
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("kernel", "stride"), sorted(set(zip(CONV_KERNELS, CONV_STRIDES))))
+def test_equals_conv1d_in_values_and_gradients(kernel: int, stride: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(3, 12 * stride, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(7, 5, kernel, dtype=torch.float64, requires_grad=True)
+    shift = torch.randn(7, dtype=torch.float64, requires_grad=True) if bias else None
+    leaves = [inputs, weight] + ([shift] if shift is not None else [])
+
+    expected = F.conv1d(inputs.transpose(1, 2), weight, shift, stride).transpose(1, 2)
+    valid = expected.size(1)
+    assert valid == (12 if kernel == stride else 11)
+    upstream = torch.randn_like(expected)
+    expected_gradients = torch.autograd.grad(expected, leaves, upstream)
+
+    actual = strided_linear(inputs, weight, shift, stride)[:, :valid]
+    gradients = torch.autograd.grad(actual, leaves, upstream)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+def test_computes_in_the_autocast_type() -> None:
+    inputs, weight = torch.randn(2, 8, 32, requires_grad=True), torch.randn(16, 32, 3)
+    weight.requires_grad_()
+    plain = strided_linear(inputs, weight, None, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast = strided_linear(inputs, weight, None, 2)
+    assert fast.dtype == torch.bfloat16
+    torch.testing.assert_close(fast.float(), plain, rtol=0.05, atol=0.2)
+    fast.sum().backward()
+    assert inputs.grad is not None
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32

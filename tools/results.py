@@ -1,0 +1,285 @@
+#!/usr/bin/env python
+"""Scores the systems of an experiment: results.json, a table, comparisons and a figure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from speechssl.cli.main import OneLineErrors
+from speechssl.config import build, unknown_key
+from speechssl.errors import ConfigError
+from speechssl.files import atomic_path, write_text
+from speechssl.scoring import (
+    Comparison,
+    HypothesesError,
+    Score,
+    compare,
+    read_hypotheses,
+    score,
+)
+from speechssl.tables import percent, table
+
+# Okabe & Ito: colours that colour-blind readers can tell apart; markers tell the rest.
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+MARKERS = ["o", "s", "^", "D", "v", "P"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decoded system."""
+
+    system: str
+    hyps: str
+    label_minutes: float
+    pretraining_hours: float
+    seed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A system with its error rates."""
+
+    row: Row
+    score: Score
+
+    def to_dict(self, corpus: str) -> dict[str, Any]:
+        """The entry of results.json."""
+        return {
+            "corpus": corpus,
+            "system": self.row.system,
+            "pretraining_hours_of_audio": self.row.pretraining_hours,
+            "label_minutes": self.row.label_minutes,
+            "wer": self.score.wer,
+            "wer_ci": list(self.score.wer_interval),
+            "cer": self.score.cer,
+            "words": self.score.words.length,
+            "seed": self.row.seed,
+            "seconds": self.row.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Two systems fine-tuned on the same transcripts with the same seed."""
+
+    first: Row
+    second: Row
+    comparison: Comparison
+
+    def line(self) -> str:
+        """The comparison in one line."""
+        low, high = self.comparison.difference_interval
+        return (
+            f"{self.first.system} against {self.second.system}, "
+            f"{self.first.label_minutes:g} minutes, seed {self.first.seed}: "
+            f"WER {100 * self.comparison.difference:+.2f} points "
+            f"(95 % CI {100 * low:+.2f} to {100 * high:+.2f}), p = {self.comparison.p_value:.2g}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison for JSON."""
+        return {
+            "system": self.first.system,
+            "against": self.second.system,
+            "label_minutes": self.first.label_minutes,
+            "seed": self.first.seed,
+            **self.comparison.to_dict(),
+        }
+
+
+@click.command(cls=OneLineErrors)
+@click.option("--corpus", required=True, help="Name of the corpus, for results.json and the title.")
+@click.option(
+    "--row",
+    "rows",
+    required=True,
+    multiple=True,
+    metavar="KEY=VALUE,...",
+    help="One system: system=, hyps= (its hyps.jsonl), label_minutes=, pretraining_hours=, seed=, "
+    "seconds= (training time). Repeat for each system.",
+)
+@click.option(
+    "--compare",
+    "pairs",
+    multiple=True,
+    metavar="SYSTEM:OTHER",
+    help="Paired test of two systems, for each label_minutes and seed that both have.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write results.json here.")
+@click.option("--comparisons", type=click.Path(path_type=Path), help="Write the comparisons here.")
+@click.option("--figure", type=click.Path(path_type=Path), help="Draw the error rates here (png).")
+def main(
+    corpus: str,
+    rows: tuple[str, ...],
+    pairs: tuple[str, ...],
+    out: Path | None,
+    comparisons: Path | None,
+    figure: Path | None,
+) -> None:
+    """Scores the systems of an experiment and writes results.json, a table and a figure.
+
+    \b
+    Example:
+      python tools/results.py --corpus an4 --out exp/results.json --figure exp/results.png \\
+        --row system=ssl,hyps=a.jsonl,label_minutes=10,pretraining_hours=0.7,seed=1,seconds=900 \\
+        --row system=scratch,hyps=b.jsonl,label_minutes=10,pretraining_hours=0,seed=1,seconds=300 \\
+        --compare ssl:scratch
+    """
+    results = [_score(parse_row(text)) for text in rows]
+    verdicts = [verdict for pair in pairs for verdict in compare_systems(results, pair)]
+    if out is not None:
+        write_text(out, _json([result.to_dict(corpus) for result in results]))
+    if comparisons is not None:
+        write_text(comparisons, _json([verdict.to_dict() for verdict in verdicts]))
+    if figure is not None:
+        draw(results, corpus, figure)
+    click.echo(format_results(results))
+    if verdicts:
+        click.echo("\n" + "\n".join(verdict.line() for verdict in verdicts))
+
+
+def parse_row(text: str) -> Row:
+    """``"system=a,hyps=a.jsonl,..."`` as a Row. Raises ``ConfigError`` naming the culprit."""
+    where = f"--row {text}"
+    values: dict[str, Any] = {}
+    for setting in text.split(","):
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"{where}: {setting!r} is not of the form key=value.")
+        values[key.strip()] = value.strip()
+    names = [field.name for field in fields(Row)]
+    for key in values:
+        if key not in names:
+            raise ConfigError(unknown_key(where, key, names))
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ConfigError(f"{where}: lacks {', '.join(missing)}.")
+    return build(Row, values, where)
+
+
+def _score(row: Row) -> Result:
+    hypotheses = read_hypotheses(row.hyps)
+    try:
+        return Result(row, score(hypotheses))
+    except HypothesesError as error:
+        raise HypothesesError(f"{row.hyps}: {error}") from None
+
+
+def compare_systems(results: list[Result], pair: str) -> list[Verdict]:
+    """The paired tests of ``"first:second"``, wherever minutes of transcripts and seed agree.
+
+    Raises ``ConfigError`` if the two systems have no such rows.
+    """
+    first, _, second = pair.partition(":")
+    verdicts = [
+        Verdict(a.row, b.row, compare(a.score, b.score))
+        for a in results
+        for b in results
+        if (a.row.system, b.row.system) == (first, second)
+        and (a.row.label_minutes, a.row.seed) == (b.row.label_minutes, b.row.seed)
+    ]
+    if not verdicts:
+        known = ", ".join(dict.fromkeys(result.row.system for result in results))
+        raise ConfigError(
+            f"--compare {pair}: no two such rows with the same label_minutes and seed; write "
+            f"SYSTEM:OTHER with two of the systems {known}."
+        )
+    return verdicts
+
+
+def _json(values: list[dict[str, Any]]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def format_results(results: list[Result]) -> str:
+    """The table: one line per system."""
+    header = ["system", "transcripts", "pretrained on", "WER %", "95 % CI", "CER %", "words"]
+    rows = [[*header, "seed", "training"]]
+    for result in results:
+        row, (low, high) = result.row, result.score.wer_interval
+        rows.append(
+            [
+                row.system,
+                f"{row.label_minutes:g} min",
+                f"{row.pretraining_hours:.3g} h" if row.pretraining_hours else "-",
+                percent(result.score.wer),
+                f"{percent(low)} to {percent(high)}",
+                percent(result.score.cer),
+                str(result.score.words.length),
+                str(row.seed),
+                f"{row.seconds / 60:.1f} min",
+            ]
+        )
+    return table(rows)
+
+
+def draw(results: list[Result], corpus: str, path: Path) -> None:
+    """Draws WER with its interval over minutes of transcripts, one colour and marker per system.
+
+    Several seeds of one system stand side by side.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    minutes = sorted({result.row.label_minutes for result in results})
+    figure, axes = pyplot.subplots(figsize=(1.6 + 2.4 * max(2, len(minutes)), 4.2), dpi=150)
+    _draw_points(axes, results, minutes)
+    axes.set_xticks(range(len(minutes)), [f"{value:g} minutes" for value in minutes])
+    axes.set_xlim(-0.6, len(minutes) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("transcripts used for fine-tuning")
+    axes.set_ylabel("word error rate (%), 95 % interval")
+    axes.set_title(
+        f"{corpus}: {results[0].score.words.length} test words", loc="left", fontsize=11, pad=14
+    )
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def _draw_points(axes: Any, results: list[Result], minutes: list[float]) -> None:
+    systems = list(dict.fromkeys(result.row.system for result in results))
+    columns = sorted({_column(result, systems) for result in results})
+    step = min(0.3, 0.8 / len(columns))
+    labelled: set[str] = set()
+    for result in results:
+        place = columns.index(_column(result, systems)) - (len(columns) - 1) / 2
+        x = minutes.index(result.row.label_minutes) + step * place
+        wer = 100 * result.score.wer
+        low, high = (100 * bound for bound in result.score.wer_interval)
+        name = result.row.system
+        index = systems.index(name)
+        axes.errorbar(
+            x,
+            wer,
+            yerr=[[wer - low], [high - wer]],
+            fmt=MARKERS[index % len(MARKERS)],
+            color=COLOURS[index % len(COLOURS)],
+            capsize=4,
+            label=None if name in labelled else name,
+        )
+        labelled.add(name)
+        axes.annotate(
+            f"{wer:.1f}", (x, high), (0, 4), textcoords="offset points", ha="center", fontsize=8
+        )
+
+
+def _column(result: Result, systems: list[str]) -> tuple[int, int]:
+    """Where a point stands within its minutes: by system, then by seed."""
+    return systems.index(result.row.system), result.row.seed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Takes a few minutes of transcribed training data out of a prepared corpus.
+
+The subset is random but fixed by the seed, and shares its minutes evenly among the speakers. Dev
+and test are copied unchanged.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import defaultdict, deque
+from pathlib import Path
+
+import click
+from lhotse import MonoCut
+
+from speechssl.data.corpus import check_output, run_tool, summarize, write_splits
+from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts
+from speechssl.errors import ManifestError, RunFolderError
+from speechssl.files import atomic_path, sha256
+
+
+@click.command(
+    epilog="Example: python tools/subset.py data/an4 data/an4_10min --minutes 10 --seed 0",
+    help="Writes a corpus OUT with about that many minutes of the transcribed train split of "
+    "DATA_DIR and the same dev and test splits.",
+)
+@click.argument("data_dir", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), required=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace another corpus in OUT.")
+def main(data_dir: Path, out: Path, minutes: float, seed: int, overwrite: bool) -> None:
+    if out.resolve() == data_dir.resolve():
+        raise RunFolderError(f"{out}: is the corpus itself; name another folder for the subset.")
+    cuts = [cut for cut in load_cuts(cuts_path(data_dir, "train")) if cut_text(cut)]
+    chosen = choose(cuts, minutes, seed, str(data_dir))
+    held = [s for s in ("dev", "test") if cuts_path(data_dir, s).exists()]
+    sources = [sha256(cuts_path(data_dir, split)) for split in ["train", *held]]
+    fingerprint = " ".join([f"minutes={minutes} seed={seed}", *sources])
+    if check_output(out, fingerprint, overwrite):
+        click.echo(f"{out}: already this subset; nothing to do.")
+        return
+    splits = {split: list(load_cuts(cuts_path(data_dir, split))) for split in held}
+    write_splits(out, {"train": chosen})
+    for split in held:
+        with atomic_path(cuts_path(out, split)) as temporary:
+            shutil.copyfile(cuts_path(data_dir, split), temporary)
+    title = f"{minutes:g} minutes (seed {seed}) of {data_dir.name}"
+    report = summarize(title, "", {"train": chosen, **splits})
+    report.fingerprint = fingerprint
+    report.write(out)
+    click.echo(report.short(), nl=False)
+
+
+def choose(cuts: list[MonoCut], minutes: float, seed: int, where: str = "train") -> list[MonoCut]:
+    """About ``minutes`` of ``cuts``, in their order: always from the speaker with least so far.
+
+    Raises ``ManifestError`` if there are not that many minutes.
+    """
+    if hours(cuts) * 60 < minutes:
+        raise ManifestError(
+            f"{where}: train has {hours(cuts) * 60:.1f} minutes with transcripts, fewer than "
+            f"{minutes:g}; ask for less."
+        )
+    rng = random.Random(seed)
+    queues: dict[str, deque[MonoCut]] = defaultdict(deque)
+    for cut in rng.sample(cuts, len(cuts)):
+        queues[str(cut.supervisions[0].speaker)].append(cut)
+    taken = dict.fromkeys(queues, 0.0)
+    chosen: set[str] = set()
+    missing = minutes * 60
+    while any(queues.values()):
+        speaker = min((s for s in queues if queues[s]), key=lambda s: taken[s])
+        cut = queues[speaker].popleft()
+        if cut.duration / 2 < missing:  # closer with it than without it
+            chosen.add(cut.id)
+            taken[speaker] += cut.duration
+            missing -= cut.duration
+    return [cut for cut in cuts if cut.id in chosen]
+
+
+if __name__ == "__main__":
+    run_tool(main)
