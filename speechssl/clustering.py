@@ -182,9 +182,7 @@ def fit_codebook(
     from sklearn.cluster import MiniBatchKMeans
 
     chosen = _draw_cuts(cuts, config.fit_hours, config.seed)
-    frames = np.concatenate(
-        [f.numpy() for _, f in extract(chosen, features, "frames for k-means")]
-    )
+    frames = np.concatenate([f.numpy() for _, f in extract(chosen, features, "frames for k-means")])
     if len(frames) < config.clusters:
         raise TargetsError(
             f"{len(frames)} frames are too few for {config.clusters} clusters; use fewer clusters "
@@ -322,7 +320,9 @@ def load_codebook(path: Path) -> Tensor:
             centroids: Tensor = stored.get_tensor("centroids")
             return centroids
     except (OSError, SafetensorError) as error:
-        raise TargetsError(f"{path}: is not a codebook ({error}); label the corpus again.") from None
+        raise TargetsError(
+            f"{path}: is not a codebook ({error}); label the corpus again."
+        ) from None
 
 
 def _save_codebook(path: Path, centroids: Tensor, settings: dict[str, Any]) -> None:

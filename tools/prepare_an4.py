@@ -22,7 +22,7 @@ from speechssl.data.corpus import (
     Rejected,
     Utterance,
     download_file,
-    hold_out_speakers,
+    hold_out,
     run_tool,
     write_corpus,
 )
@@ -58,7 +58,7 @@ def main(out: Path, corpus: Path | None, download: Path | None, overwrite: bool)
     folder = corpus if corpus is not None else fetch(download or out / "download")
     train, bad_train = read_part(folder, "train")
     test, bad_test = read_part(folder, "test")
-    dev_speakers = hold_out_speakers([u.speaker or "" for u in train], DEV_SPEAKERS)
+    dev_speakers = sorted(hold_out((u.speaker or "" for u in train), DEV_SPEAKERS))
     splits = {
         "train": [u for u in train if u.speaker not in dev_speakers],
         "dev": [u for u in train if u.speaker in dev_speakers],

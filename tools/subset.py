@@ -7,8 +7,8 @@ and test are copied unchanged.
 
 from __future__ import annotations
 
+import hashlib
 import random
-import shutil
 from collections import defaultdict, deque
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from lhotse import MonoCut
 from speechssl.data.corpus import check_output, run_tool, summarize, write_splits
 from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts
 from speechssl.errors import ManifestError, RunFolderError
-from speechssl.files import atomic_path, sha256
+from speechssl.files import sha256
 
 
 @click.command(
@@ -36,21 +36,16 @@ def main(data_dir: Path, out: Path, minutes: float, seed: int, overwrite: bool) 
         raise RunFolderError(f"{out}: is the corpus itself; name another folder for the subset.")
     cuts = [cut for cut in load_cuts(cuts_path(data_dir, "train")) if cut_text(cut)]
     chosen = choose(cuts, minutes, seed, str(data_dir))
-    held = [s for s in ("dev", "test") if cuts_path(data_dir, s).exists()]
-    sources = [sha256(cuts_path(data_dir, split)) for split in ["train", *held]]
-    fingerprint = " ".join([f"minutes={minutes} seed={seed}", *sources])
+    held = {s: cuts_path(data_dir, s) for s in ("dev", "test") if cuts_path(data_dir, s).exists()}
+    content = [repr([cut.to_dict() for cut in chosen]), *map(sha256, held.values())]
+    fingerprint = hashlib.sha256("\n".join(content).encode()).hexdigest()
     if check_output(out, fingerprint, overwrite):
         click.echo(f"{out}: already this subset; nothing to do.")
         return
-    splits = {split: list(load_cuts(cuts_path(data_dir, split))) for split in held}
-    write_splits(out, {"train": chosen})
-    for split in held:
-        with atomic_path(cuts_path(out, split)) as temporary:
-            shutil.copyfile(cuts_path(data_dir, split), temporary)
+    splits = {split: list(load_cuts(path)) for split, path in held.items()}
     title = f"{minutes:g} minutes (seed {seed}) of {data_dir.name}"
-    report = summarize(title, "", {"train": chosen, **splits})
-    report.fingerprint = fingerprint
-    report.write(out)
+    report = summarize(title, {"train": chosen, **splits}, fingerprint)
+    write_splits(out, {"train": chosen}, report, copies=held)
     click.echo(report.short(), nl=False)
 
 

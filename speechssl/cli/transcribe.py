@@ -46,7 +46,7 @@ def command(model: Path, audio: tuple[Path, ...], out: Path | None, device: str)
             click.echo(lines[-1])
     if out is not None and lines:
         write_text(out, "\n".join(lines) + "\n")
-    if failed and not single:
+    if failed and len(failed) + len(lines) > 1:
         raise AudioError(
             f"{len(failed)} of {len(failed) + len(lines)} recordings could not be transcribed "
             "(named above)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import urllib.request
 from collections import Counter, defaultdict
@@ -118,7 +119,7 @@ def write_corpus(
     nothing at all can be used. Prints the short report.
     """
     report = Report(corpus, rights, notes=list(notes), rejected=list(rejected))
-    report.fingerprint = _fingerprint(splits, report.rejected)
+    report.fingerprint = _fingerprint(splits, report.rejected, fastest_speech)
     if check_output(out, report.fingerprint, overwrite):
         click.echo(f"{out}: already prepared from the same files; nothing to do.")
         report = read_report(out)
@@ -132,8 +133,7 @@ def write_corpus(
         )
     report.splits = {split: _totals(part) for split, part in cuts.items()}
     report.languages = {split: _totals_by_language(part) for split, part in cuts.items()}
-    write_splits(out, cuts)
-    report.write(out)
+    write_splits(out, cuts, report)
     click.echo(report.short(), nl=False)
     return report
 
@@ -157,41 +157,47 @@ def read_report(out: Path) -> Report:
 
 
 def check_output(out: Path, fingerprint: str, overwrite: bool) -> bool:
-    """Whether ``out`` already holds just this corpus; False if it is free to be written.
+    """Whether ``out`` already holds just this corpus, whole; False if it is to be written.
 
     Raises ``RunFolderError`` if it is a file, or holds another corpus and ``overwrite`` is not
     set.
     """
     if out.exists() and not out.is_dir():
         raise RunFolderError(f"{out}: is a file; name a folder for the corpus.")
-    if not any(cuts_path(out, split).exists() for split in SPLITS):
-        return False
+    present = {split for split in SPLITS if cuts_path(out, split).exists()}
     try:
-        known = read_report(out).fingerprint
+        known = read_report(out)
     except ManifestError:
-        known = ""
-    if known == fingerprint:
-        return True
-    if not overwrite:
+        known = Report("", "")
+    if known.fingerprint == fingerprint:
+        return {split for split, totals in known.splits.items() if totals.utterances} <= present
+    if present and not overwrite:
         raise RunFolderError(
             f"{out}: already holds another corpus; name another folder, or add --overwrite."
         )
     return False
 
 
-def write_splits(out: Path, splits: Mapping[str, Sequence[MonoCut]]) -> None:
-    """Writes the cuts of each split and removes the manifests of splits that have none.
+def write_splits(
+    out: Path,
+    splits: Mapping[str, Sequence[MonoCut]],
+    report: Report,
+    copies: Mapping[str, Path] | None = None,
+) -> None:
+    """Writes the report, the cuts of each split, and splits that are ``copies`` of other files.
 
-    The old report goes first, so that an interrupted run is not taken for a finished one.
+    In this order ``check_output`` knows an interrupted run: its report names splits that are
+    missing.
     """
-    for name in ("report.json", "report.txt"):
-        (out / name).unlink(missing_ok=True)
     for split in SPLITS:
-        path = cuts_path(out, split)
-        if splits.get(split):
-            save_cuts(splits[split], path)
-        else:
-            path.unlink(missing_ok=True)
+        cuts_path(out, split).unlink(missing_ok=True)
+    report.write(out)
+    for split, cuts in splits.items():
+        if cuts:
+            save_cuts(cuts, cuts_path(out, split))
+    for split, source in (copies or {}).items():
+        with atomic_path(cuts_path(out, split)) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def hash_fraction(key: str) -> float:
@@ -215,10 +221,10 @@ def split_by_key(
     return splits
 
 
-def hold_out_speakers(speakers: Sequence[str], share: float) -> list[str]:
-    """Some of the distinct ``speakers``, about ``share`` of them, always the same ones."""
-    ordered = sorted(set(speakers), key=hash_fraction)
-    return sorted(ordered[: round(share * len(ordered))])
+def hold_out(keys: Iterable[str], share: float) -> set[str]:
+    """About ``share`` of the distinct ``keys``, chosen by their hashes: always the same ones."""
+    ordered = sorted(set(keys), key=hash_fraction)
+    return set(ordered[: round(share * len(ordered))])
 
 
 def split_by_speaker(
@@ -226,24 +232,29 @@ def split_by_speaker(
 ) -> tuple[dict[str, list[Utterance]], str]:
     """Divides ``utterances`` so that no speaker is in two splits, and says how it was done.
 
-    Where the speakers are unknown, or fewer than ``MIN_SPEAKERS``, recordings are divided one by
-    one by the hash of their id. Returns the splits and a sentence for the report.
+    Dev and test are ``dev`` and ``test`` of the speakers who have transcripts (of all, if there
+    are no transcripts). Where a speaker is unknown, or there are fewer than ``MIN_SPEAKERS``,
+    recordings are divided instead. Returns the splits and a sentence for the report.
     """
-    speakers = {utterance.speaker for utterance in utterances if utterance.speaker}
-    if len(speakers) < MIN_SPEAKERS or not all(utterance.speaker for utterance in utterances):
-        why = f"{len(speakers)} known speakers" if speakers else "speakers unknown"
-        return (
-            split_by_key(utterances, lambda u: u.id, dev=dev, test=test),
-            f"splits: by recording ({why}), so a voice may be in more than one split",
-        )
-    tested = hold_out_speakers(sorted(speakers), test)
-    developed = hold_out_speakers(sorted(speakers - set(tested)), dev / (1 - test))
+    offered = [utterance for utterance in utterances if utterance.text] or utterances
+    speakers = {utterance.speaker for utterance in offered if utterance.speaker}
+    by_speaker = len(speakers) >= MIN_SPEAKERS and all(u.speaker for u in utterances)
+
+    def key(utterance: Utterance) -> str:
+        return utterance.speaker or "" if by_speaker else utterance.id
+
+    keys = {key(utterance) for utterance in offered}
+    tested = hold_out(keys, test)
+    developed = hold_out(keys - tested, dev / (1 - test))
     splits: dict[str, list[Utterance]] = {split: [] for split in SPLITS}
     for utterance in utterances:
-        held = "test" if utterance.speaker in tested else None
-        held = "dev" if utterance.speaker in developed else held
-        splits[held or "train"].append(utterance)
-    return splits, "splits: by speaker, none is in two splits"
+        place = key(utterance)
+        split = "test" if place in tested else "dev" if place in developed else "train"
+        splits[split].append(utterance)
+    if by_speaker:
+        return splits, "splits: by speaker, none is in two splits"
+    why = f"{len(speakers)} speakers are known" if speakers else "no speakers are known"
+    return splits, f"splits: by recording ({why}), so a voice may be in more than one split"
 
 
 def run_tool(command: click.Command, arguments: Sequence[str] | None = None) -> None:
@@ -275,13 +286,14 @@ def download_file(url: str, path: Path) -> None:
                 raise OSError(f"{stream.tell()} of {total} bytes came")
 
 
-def summarize(corpus: str, rights: str, splits: Mapping[str, Sequence[MonoCut]]) -> Report:
-    """The report of cuts that are already written."""
+def summarize(corpus: str, splits: Mapping[str, Sequence[MonoCut]], fingerprint: str) -> Report:
+    """The report of cuts that need no more checking."""
     return Report(
         corpus,
-        rights,
+        "",
         {split: _totals(part) for split, part in splits.items()},
         {split: _totals_by_language(part) for split, part in splits.items()},
+        fingerprint=fingerprint,
     )
 
 
@@ -377,9 +389,13 @@ def _kind(reason: str) -> str:
     return reason.split(": ", 1)[-1].split(" (")[0].split(";")[0]
 
 
-def _fingerprint(splits: Mapping[str, Sequence[Utterance]], rejected: Sequence[Rejected]) -> str:
+def _fingerprint(
+    splits: Mapping[str, Sequence[Utterance]],
+    rejected: Sequence[Rejected],
+    fastest_speech: float | None,
+) -> str:
     """A hash of all that decides what is written: items, splits, paths and sizes of files."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(fastest_speech).encode())
     for split in SPLITS:
         for utterance in splits.get(split, ()):
             size = utterance.audio.stat().st_size if utterance.audio.exists() else -1

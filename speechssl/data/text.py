@@ -108,7 +108,7 @@ def _say(number: str, language: str, kind: str = "cardinal") -> str:
             words = num2words(int(number), lang=language, to=kind)
     except (NotImplementedError, OverflowError, TypeError, ValueError):
         return number
-    return f" {words} "
+    return f" {words.lower()} "
 
 
 def _has_leading_zero(number: str) -> bool:

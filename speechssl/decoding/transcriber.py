@@ -30,7 +30,8 @@ class Transcriber:
     A recording of more than ``window_frames`` frames is computed in windows that overlap by
     ``overlap_frames``. Windows start on the frame clock, so the frames of all windows together
     are exactly the frames of the recording; each frame is taken from the window in which it is
-    farther from the border.
+    farther from the border. What a model normalises over the recording, it then normalises over
+    the window.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Transcriber:
 
     def transcribe(self, waveforms: Sequence[Tensor]) -> list[str]:
         """The texts of several recordings, each [S_i] float32 at 16 kHz."""
+        if not waveforms:
+            return []
         log_probs = self.log_probs(waveforms)
         frames = torch.tensor([len(recording) for recording in log_probs])  # [B]
         return greedy_decode(pad_sequence(log_probs, batch_first=True), frames, self.tokens)

@@ -53,9 +53,13 @@ def plain_attention(
     query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout_probability: float
 ) -> Tensor:
     """``attention`` as two matrix products around a softmax."""
-    scores = (query * query.size(-1) ** -0.5) @ key.transpose(-2, -1)  # [B, H, T, T]
+    batch, heads, frames, width = query.shape
+    flat = (batch * heads, frames, width)  # explicit, because matmul would transpose by copying
+    query = (query * width**-0.5).reshape(flat)
+    scores = torch.bmm(query, key.reshape(flat).transpose(1, 2))  # [B * H, T, T]
     if padding is not None:
         lowest = torch.finfo(scores.dtype).min  # finite: a recording without frames gives no NaN
-        scores = scores.masked_fill(padding[:, None, None, :], lowest)
+        hidden = padding.repeat_interleave(heads, 0)[:, None, :]
+        scores = scores.masked_fill(hidden, lowest)
     weights = dropout(scores.softmax(-1), dropout_probability, training=True)
-    return weights @ value
+    return torch.bmm(weights, value.reshape(flat)).view(batch, heads, frames, width)

@@ -5,11 +5,19 @@ Source: connectionist temporal classification (Graves et al., 2006).
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from speechssl.config import require
 from speechssl.models.dropout import Dropout
 from speechssl.models.encoder import Encoder
+
+
+BLANK_SHARE = 0.75
+"""Probability of the blank before training: about the share of frames that it has afterwards
+(speech has 10 to 15 characters per second and 50 frames). From equal probabilities, training
+would first spend its steps on learning this."""
 
 
 class CTCModel(nn.Module):
@@ -24,9 +32,10 @@ class CTCModel(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.dropout = Dropout(dropout)
         self.head = nn.Linear(encoder.config.dim, vocabulary_size)
-        # Small weights and no bias: training starts from nearly equal probabilities.
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        odds = BLANK_SHARE / (1 - BLANK_SHARE)
+        nn.init.constant_(self.head.bias[:1], math.log(odds * (vocabulary_size - 1)))
 
     def forward(
         self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None

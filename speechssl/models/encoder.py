@@ -207,8 +207,8 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs [B, T, D], zeros behind ends -> [B, T, D]."""
-        norm = self.direction.norm(dim=(0, 1), keepdim=True)
-        weight = self.direction * (self.scale / norm)
+        norm = self.direction.square().sum((0, 1), keepdim=True).sqrt()  # faster than .norm()
+        weight = self.direction * (self.scale / norm)  # [D, D / groups, kernel]
         kernel = weight.size(-1)
         hidden = F.conv1d(
             inputs.transpose(1, 2), weight, self.bias, padding=kernel // 2, groups=self.groups

@@ -8,6 +8,7 @@ gradients by the count over all processes and accumulated batches.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
@@ -110,6 +111,7 @@ def train(job: Job) -> None:
     Raises ``RunFolderError`` where a checkpoint cannot be read.
     """
     interactive = sys.stderr.isatty()
+    hide_library_warnings()
     try:
         run_recipe(
             SpeechRecipe(job),
@@ -201,7 +203,7 @@ def _lr_scheduler(
     )
 
 
-class SpeechRecipe(Recipe):  # type: ignore[misc]
+class SpeechRecipe(Recipe):
     """Plugs a ``Job`` into fairseq2."""
 
     def __init__(self, job: Job) -> None:
@@ -226,12 +228,12 @@ class SpeechRecipe(Recipe):  # type: ignore[misc]
             factory=lambda _: self._build_model(),
             supports_meta=False,
         )
+        for name in {"loss", job.score}:  # metrics files use our own names
+            descriptor = MetricDescriptor(name, name, 100, format_as_float, higher_better=False)
+            container.collection.register_instance(MetricDescriptor, descriptor)
         container.collection.register_instance(
-            MetricDescriptor,
-            MetricDescriptor(job.score, job.score, 100, format_as_float, higher_better=False),
-        )
-        container.collection.register_instance(
-            MetricRecorder, ConsoleRecorder(job.training.updates, echo)
+            MetricRecorder,  # type: ignore[type-abstract]
+            ConsoleRecorder(job.training.updates, echo),
         )
 
     def create_task(self, context: RecipeContext) -> Task:
@@ -240,12 +242,14 @@ class SpeechRecipe(Recipe):  # type: ignore[misc]
         place = {"seed": job.seed, "rank": gangs.dp.rank, "world": gangs.dp.size}
         train_reader = TrainReader(job.train_cuts, job.train_loader, job.data, **place)
         unit = Unit(model, context.get_data_parallel_model(), train_reader, job.training.updates)
-        valid_units: list[EvalUnit[SpeechBatch]] = []
+        valid_units: list[Any] = []
         valid_readers: list[DataReader[SpeechBatch]] = []
         if job.dev_cuts is not None and job.dev_loader is not None:
             valid_units.append(ValidationUnit(model))
             valid_readers.append(ValidationReader(job.dev_cuts, job.dev_loader, job.data, **place))
-        return context.create_trainer(unit, train_reader, valid_units, valid_readers)
+        return context.create_trainer(
+            unit, train_reader, valid_units, valid_readers
+        )
 
     def _build_model(self) -> nn.Module:
         torch.manual_seed(self.job.seed)
@@ -253,7 +257,7 @@ class SpeechRecipe(Recipe):  # type: ignore[misc]
         return model
 
 
-class Unit(TrainUnit[SpeechBatch]):  # type: ignore[misc]
+class Unit(TrainUnit[SpeechBatch]):  # type: ignore[type-var]
     """Computes the loss of one batch, whatever the objective."""
 
     def __init__(
@@ -303,7 +307,7 @@ def _pop_sums(values: MutableMapping[str, object], name: str) -> dict[str, float
     return sums
 
 
-class ValidationUnit(EvalUnit[SpeechBatch]):  # type: ignore[misc]
+class ValidationUnit(EvalUnit[SpeechBatch]):  # type: ignore[type-var]
     """Computes the model's validation metrics on every development batch."""
 
     def __init__(self, model: Any) -> None:
@@ -320,6 +324,11 @@ class ValidationUnit(EvalUnit[SpeechBatch]):  # type: ignore[misc]
         values.update(_pop_sums(values, "means"))
 
 
+def is_main_process() -> bool:
+    """Whether this process writes the run's files: the first of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def echo(line: str) -> None:
     """Prints a line on standard error, above the progress bar where there is one."""
     from fairseq2.utils.rich import get_error_console
@@ -332,5 +341,16 @@ def echo(line: str) -> None:
 
 def quiet_console() -> None:
     """Leaves warnings on the console; everything else goes to logs/ in the run's folder."""
+    logging.getLogger("fairseq2").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)
+
+
+def hide_library_warnings() -> None:
+    """Keeps what libraries say to their own developers off the user's console."""
+    logging.getLogger("fairseq2").setLevel(logging.WARNING)  # until the log file is open
+    logging.captureWarnings(True)
+    hidden = ("DeprecationWarning", "You are using DynamicBucketingSampler")
+    logging.getLogger("py.warnings").addFilter(
+        lambda record: not any(text in record.getMessage() for text in hidden)
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ from speechssl.models.folder import load_encoder, save_model_folder
 from speechssl.objectives.base import Loss
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.training.augment import change_speed
-from speechssl.training.engine import Job, train
+from speechssl.training.engine import Job, is_main_process, train
 from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
 from speechssl.training.run_folder import RunFolder
@@ -181,7 +182,9 @@ def finetune(
             static_graph=False,
         )
     )
-    return export_finetuned(folder, "best", folder.model)
+    if is_main_process():
+        export_finetuned(folder, "best", folder.model)
+    return folder.model
 
 
 def export_finetuned(
@@ -238,4 +241,4 @@ def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> CutSet:
 def ctc_frames(text: str) -> int:
     """The fewest frames in which CTC can spell ``text``: one a character, one more between
     two that are equal."""
-    return len(text) + sum(a == b for a, b in zip(text, text[1:]))
+    return len(text) + sum(a == b for a, b in pairwise(text))

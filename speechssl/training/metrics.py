@@ -64,7 +64,7 @@ def loss_metrics(loss: Loss) -> dict[str, tuple[Tensor | float, Tensor | float]]
     return {"loss": (loss.sum.detach(), loss.count), **loss.metrics}
 
 
-class ConsoleRecorder(MetricRecorder):  # type: ignore[misc]
+class ConsoleRecorder(MetricRecorder):
     """Prints one short line per report: update, loss, accuracy, speed, time left."""
 
     def __init__(self, total_updates: int, echo: Any) -> None:

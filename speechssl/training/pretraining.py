@@ -28,7 +28,7 @@ from speechssl.models.folder import load_encoder, save_model_folder
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
-from speechssl.training.engine import Job, train
+from speechssl.training.engine import Job, is_main_process, train
 from speechssl.training.metrics import loss_metrics
 from speechssl.training.recipe import DataConfig, PretrainRecipe, load_recipe
 from speechssl.training.run_folder import RunFolder
@@ -113,7 +113,9 @@ def pretrain(
             static_graph=config.layer_drop == 0,
         )
     )
-    return export_pretrained(folder, "last", folder.model)
+    if is_main_process():
+        export_pretrained(folder, "last", folder.model)
+    return folder.model
 
 
 def export_pretrained(

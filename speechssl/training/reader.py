@@ -36,7 +36,7 @@ class TrainReader(DataReader[SpeechBatch]):
     def __init__(
         self, cuts: CutSet, loader: CutLoader, data: DataConfig, *, seed: int, rank: int, world: int
     ) -> None:
-        """Raises ``ConfigError`` where the update cannot be shared evenly by ``world`` processes."""
+        """Raises ``ConfigError`` where ``world`` processes cannot share an update evenly."""
         self._num_forwards = data.num_forwards()
         if self._num_forwards % world:
             raise ConfigError(

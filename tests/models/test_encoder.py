@@ -210,13 +210,13 @@ def test_dropped_layers_get_zero_gradients_and_all_get_dropped_alike() -> None:
     waveforms, lengths = torch.randn(1, 1000), torch.tensor([1000])
     torch.manual_seed(0)
     dropped = torch.zeros(3)
-    for _ in range(200):
+    for _ in range(150):
         encoder.zero_grad()
         encoder(waveforms, lengths)[0].sum().backward()
         gradients = [layer.feed_forward.expand.weight.grad for layer in encoder.layers]
         assert all(gradient is not None for gradient in gradients)
         dropped += torch.tensor([float(not gradient.any()) for gradient in gradients])
-    assert ((dropped / 200 - 0.4).abs() < 0.12).all()
+    assert ((dropped / 150 - 0.4).abs() < 0.12).all()
 
 
 def test_frontend_gradient_is_scaled() -> None:

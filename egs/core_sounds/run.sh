@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# From five languages of untranscribed telephone prompts and ten minutes of English transcripts
+# to an English recogniser, beside the same network trained from scratch.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+stage=0 stop_stage=6 corpus="" exp="$here/exp" seed=1
+
+usage() {
+  cat <<EOF
+usage: egs/core_sounds/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [--seed S]
+
+  --stage, --stop-stage   first and last stage to run (0 to 6)
+  --corpus                folder with the Asterisk core sounds (.deb, .tar.gz or unpacked); they
+                          are downloaded when it is not given
+  --exp                   where everything is written (default egs/core_sounds/exp)
+  --seed                  seed of clusters, weights, batches and masks (default 1)
+
+Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch), 4 decode,
+5 score, 6 transcribe held-out prompts.
+
+example: egs/core_sounds/run.sh --exp /data/exp/core_sounds --seed 2
+EOF
+}
+
+source "$here/../steps.sh"
+parse_options "$@"
+
+data="$exp/data" minutes=10
+conf="$here/conf"
+
+corpus_stage() {
+  local source=(--download "$exp/download")
+  if [ -n "$corpus" ]; then source=(--source "$corpus"); fi
+  python "$root/tools/prepare_core_sounds.py" "$data/all" "${source[@]}"
+  python "$root/tools/prepare_core_sounds.py" "$data/en" --languages en "${source[@]}"
+  python "$root/tools/subset.py" "$data/en" "$data/en_${minutes}min" --minutes $minutes --seed 0
+}
+
+targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
+
+pretrain_stage() {
+  speechssl pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed"
+}
+
+finetune_stage() {
+  speechssl finetune "$conf/ctc.yaml" "$data/en_${minutes}min" "$exp/pretrained" \
+    --init "$exp/pretrain/model" --seed "$seed"
+  speechssl finetune "$conf/ctc_scratch.yaml" "$data/en_${minutes}min" "$exp/scratch" \
+    --init none --seed "$seed"
+}
+
+decode_stage() {
+  for system in pretrained scratch; do
+    speechssl decode "$exp/$system/model" "$data/en/test/cuts.jsonl.gz" \
+      "$exp/$system/test.hyps.jsonl" --overwrite
+  done
+}
+
+score_stage() {
+  local rows=()
+  for system in pretrained scratch; do
+    rows+=(--row "system=$system,run=$exp/$system,label_minutes=$minutes")
+  done
+  python "$root/tools/results.py" --corpus core_sounds_en "${rows[@]}" \
+    --compare pretrained:scratch --out "$exp/results.json" \
+    --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
+}
+
+transcribe_stage() { show_transcripts "$exp/pretrained/model" "$data/en/test/cuts.jsonl.gz" 3; }
+
+run_stage 0 "corpus" corpus_stage
+run_stage 1 "cluster targets" targets_stage
+run_stage 2 "pretraining" pretrain_stage
+run_stage 3 "fine-tuning, pretrained and from scratch" finetune_stage
+run_stage 4 "decoding" decode_stage
+run_stage 5 "scores" score_stage
+run_stage 6 "transcribing held-out prompts" transcribe_stage

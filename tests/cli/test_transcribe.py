@@ -1,0 +1,117 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechssl.decoding.transcriber import Transcriber
+
+
+@pytest.fixture(scope="module")
+def recordings(corpus: Path) -> list[Path]:
+    return sorted((corpus / "audio").glob("test-*.wav"))
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory, recordings) -> dict[str, Path]:
+    """One file of every kind that cannot be transcribed, and what is said about it."""
+    folder = tmp_path_factory.mktemp("bad")
+    good = recordings[0].read_bytes()
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "corrupt.wav").write_bytes(b"these are not samples" * 50)
+    (folder / "truncated.wav").write_bytes(good[: len(good) // 2])
+    soundfile.write(folder / "silent.wav", np.zeros(0, dtype=np.float32), 16_000)
+    nans = np.full(16_000, np.nan, dtype=np.float32)
+    soundfile.write(folder / "nan.wav", nans, 16_000, subtype="FLOAT")
+    return {
+        "no such file": folder / "missing.wav",
+        "is empty": folder / "empty.wav",
+        "cannot be decoded": folder / "corrupt.wav",
+        "truncated": folder / "truncated.wav",
+        "no samples": folder / "silent.wav",
+        "NaN": folder / "nan.wav",
+    }
+
+
+def test_single_file_prints_only_its_text(speechssl, recogniser, recordings):
+    result = speechssl("transcribe", recogniser, recordings[0])
+    assert result.exit_code == 0, result.output
+    text = Transcriber(recogniser).transcribe_file(recordings[0])
+    assert text
+    assert result.stdout == f"{text}\n"
+
+
+def test_folder_and_files_print_paths(speechssl, recogniser, corpus, recordings):
+    result = speechssl("transcribe", recogniser, corpus / "audio")
+    assert result.exit_code == 0
+    paths = [line.split("\t")[0] for line in result.stdout.splitlines()]
+    assert paths == [str(path) for path in sorted((corpus / "audio").glob("*.wav"))]
+    few = speechssl("transcribe", recogniser, *recordings[:2]).stdout.splitlines()
+    assert set(few) <= set(result.stdout.splitlines())
+    assert len(few) == 2
+
+
+def test_out(speechssl, recogniser, recordings, tmp_path):
+    out = tmp_path / "new" / "texts.tsv"
+    printed = speechssl("transcribe", recogniser, *recordings).stdout
+    result = speechssl("transcribe", recogniser, *recordings, "--out", out)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert out.read_text(encoding="utf-8") == printed
+
+
+def test_bad_files_do_not_stop_the_others(speechssl, recogniser, recordings, bad_files):
+    result = speechssl("transcribe", recogniser, recordings[0], *bad_files.values(), recordings[1])
+    assert result.exit_code == 2
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [
+        str(recordings[0]),
+        str(recordings[1]),
+    ]
+    *errors, summary = result.stderr.splitlines()
+    assert len(errors) == len(bad_files)
+    for line, (problem, path) in zip(errors, bad_files.items()):
+        assert line.startswith(f"error: {path}: ")
+        assert problem in line
+    assert summary == "error: 6 of 8 recordings could not be transcribed (named above)."
+
+
+def test_each_bad_file_alone_is_one_line(fails, recogniser, bad_files, tmp_path):
+    out = tmp_path / "out.tsv"
+    for problem, path in bad_files.items():
+        message = fails("transcribe", recogniser, path, "--out", out)
+        assert str(path) in message
+        assert problem in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_without_audio(fails, recogniser, tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing to hear")
+    assert "holds no audio file" in fails("transcribe", recogniser, tmp_path)
+    assert "notes.txt: cannot be decoded" in fails("transcribe", recogniser, tmp_path / "notes.txt")
+
+
+def test_missing_model(fails, recordings, tmp_path):
+    assert "nothing" in fails("transcribe", tmp_path / "nothing", recordings[0])
+
+
+def test_unknown_device(fails, recogniser, recordings):
+    assert "device 'abacus'" in fails("transcribe", recogniser, recordings[0], "--device", "abacus")
+
+
+def test_loads_no_training_code(recogniser, recordings):
+    code = (
+        "import sys\n"
+        "from speechssl.cli.main import group\n"
+        "try: group(sys.argv[1:])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print(' '.join({module.split('.')[0] for module in sys.modules}))\n"
+        "print(' '.join(module for module in sys.modules if module.startswith('speechssl')))"
+    )
+    command = [sys.executable, "-c", code, "transcribe", str(recogniser), str(recordings[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    _text, modules, ours = done.stdout.splitlines()
+    heavy = {"lhotse", "fairseq2", "sklearn", "matplotlib", "librosa", "scipy", "tensorboard"}
+    assert not heavy & set(modules.split())
+    assert not any(name.startswith("speechssl.training") for name in ours.split())

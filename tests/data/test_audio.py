@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import AudioSource, CutSet, MonoCut, Recording
+
+from speechssl.data.audio import (
+    AUDIO_SUFFIXES,
+    cut_samples,
+    decode_audio,
+    find_audio,
+    read_audio,
+    read_cut,
+    resample,
+    resampled_length,
+)
+from speechssl.errors import AudioError
+
+
+def tone(
+    path: Path,
+    rate: int = 16_000,
+    seconds: float = 1.0,
+    hertz: tuple[float, ...] = (440.0,),
+    **options: Any,
+) -> Path:
+    """Writes a sine of each frequency, one per channel."""
+    time = np.arange(round(rate * seconds)) / rate
+    channels = [0.5 * np.sin(2 * np.pi * h * time) for h in hertz]
+    soundfile.write(path, np.stack(channels, axis=1), rate, **options)
+    return path
+
+
+def sine(samples: int, hertz: float = 440.0) -> torch.Tensor:
+    return 0.5 * torch.sin(2 * torch.pi * hertz * torch.arange(samples) / 16_000)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "opus", "aiff"])
+def test_reads_each_format(tmp_path: Path, ending: str) -> None:
+    options = {"format": "OGG", "subtype": "OPUS"} if ending == "opus" else {}
+    waveform = read_audio(tone(tmp_path / f"a.{ending}", **options))
+    assert waveform.dtype == torch.float32
+    assert waveform.shape == (16_000,)
+    middle = slice(4000, 12_000)
+    torch.testing.assert_close(waveform[middle], sine(16_000)[middle], atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 44_101])
+def test_resamples_every_rate_to_16_khz(tmp_path: Path, rate: int) -> None:
+    waveform = read_audio(tone(tmp_path / "a.wav", rate))
+    assert abs(len(waveform) - 16_000) <= 1
+    middle = slice(4000, 12_000)
+    torch.testing.assert_close(waveform[middle], sine(16_000)[middle], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100])
+@pytest.mark.parametrize("samples", [401, 12_345])
+def test_length_after_resampling_is_known_beforehand(rate: int, samples: int) -> None:
+    resampled = resample(torch.randn(samples), rate)
+    assert len(resampled) == resampled_length(samples, rate)
+    assert len(resampled) == int(np.ceil(samples * 16_000 / rate))
+
+
+def test_long_recordings_keep_an_exact_length() -> None:
+    assert resampled_length(20_000_001, 8_000) == 40_000_002
+
+
+def test_averages_channels_or_picks_one(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav", hertz=(440.0, 880.0))
+    first, second = sine(16_000, 440.0), sine(16_000, 880.0)
+    torch.testing.assert_close(read_audio(path), (first + second) / 2, atol=1e-3, rtol=0)
+    torch.testing.assert_close(read_audio(path, channel=1), second, atol=1e-3, rtol=0)
+    with pytest.raises(AudioError, match=r"2 channel.* no channel 2"):
+        read_audio(path, channel=2)
+
+
+def test_reads_a_window(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav")
+    window = read_audio(path, start=0.25, duration=0.5)
+    torch.testing.assert_close(window, read_audio(path)[4000:12_000])
+    assert len(read_audio(path, start=0.9)) == 1600
+
+
+def test_window_behind_the_end(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav")
+    assert len(read_audio(path, start=0.5, duration=0.51)) == 8160
+    with pytest.raises(AudioError, match=r"ends at 1.00 s, but the manifest asks for 0.50 to 1.50"):
+        read_audio(path, start=0.5, duration=1.0)
+
+
+def _truncated(ending: str, share: float) -> Any:
+    def write(path: Path) -> Path:
+        whole = tone(path.with_name(f"whole.{ending}")).read_bytes()
+        path = path.with_suffix(f".{ending}")
+        path.write_bytes(whole[: int(len(whole) * share)])
+        return path
+
+    return write
+
+
+def _samples(*values: float) -> Any:
+    def write(path: Path) -> Path:
+        soundfile.write(path, np.array(values, dtype=np.float32), 16_000, subtype="FLOAT")
+        return path
+
+    return write
+
+
+def _content(content: bytes) -> Any:
+    def write(path: Path) -> Path:
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path, "no such file"),
+        (_folder, "is a folder"),
+        (_content(b""), r"is empty \(0 bytes\)"),
+        (_content(b"<html>not found</html>"), "cannot be decoded"),
+        (_samples(), "has no samples"),
+        (_samples(*[float("nan")] * 500), "NaN or infinite"),
+        (_samples(*[0.0] * 500, float("inf")), "NaN or infinite"),
+        (_truncated("wav", 0.6), "is truncated: its header promises 32000 bytes .* has 19182"),
+        (_truncated("flac", 0.6), "cannot be decoded"),
+        (_truncated("mp3", 0.6), "is truncated"),
+        (_truncated("ogg", 0.02), "cannot be decoded"),
+    ],
+)
+def test_bad_file_is_one_clear_line(tmp_path: Path, write: Any, message: str) -> None:
+    path = write(tmp_path / "bad.wav")
+    with pytest.raises(AudioError, match=message) as caught:
+        read_audio(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_streamed_wav_without_a_length_is_no_truncated_file(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert len(read_audio(path)) == 16_000
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is not None, reason="FFmpeg is installed here")
+def test_m4a_without_ffmpeg_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    with pytest.raises(AudioError, match="install ffmpeg"):
+        read_audio(tmp_path / "a.m4a")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg to write and read m4a")
+def test_m4a_with_ffmpeg(tmp_path: Path) -> None:
+    source = str(tone(tmp_path / "a.wav"))
+    target = str(tmp_path / "a.m4a")
+    subprocess.run(["ffmpeg", "-v", "error", "-i", source, target], check=True)
+    assert abs(len(read_audio(target)) - 16_000) < 3000
+
+
+def test_find_audio(tmp_path: Path) -> None:
+    for name in ("b.wav", "a.FLAC", "sub/c.mp3", "notes.txt", "._b.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    names = [path.relative_to(tmp_path).as_posix() for path in find_audio(tmp_path)]
+    assert names == ["a.FLAC", "b.wav", "sub/c.mp3"]
+    assert find_audio(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    assert {".wav", ".flac", ".ogg", ".mp3", ".m4a"} <= set(AUDIO_SUFFIXES)
+
+
+def test_find_audio_errors(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="holds no audio file"):
+        find_audio(tmp_path)
+    with pytest.raises(AudioError, match="no such file or folder"):
+        find_audio(tmp_path / "absent")
+
+
+def test_read_cut_gives_the_promised_samples(corpus: Path) -> None:
+    for cut in CutSet.from_file(corpus / "train" / "cuts.jsonl.gz"):
+        waveform = read_cut(cut)
+        assert waveform.shape == (cut_samples(cut),)
+        torch.testing.assert_close(waveform, read_audio(cut.recording.sources[0].source))
+
+
+def _cut(path: Path, channel: int = 0, **options: Any) -> MonoCut:
+    samples, rate = decode_audio(path)
+    source = AudioSource("file", list(range(samples.shape[1])), str(path))
+    recording = Recording("r", [source], rate, len(samples), len(samples) / rate)
+    return MonoCut("c", 0.0, recording.duration, channel, recording=recording, **options)
+
+
+def test_read_cut_reads_its_window_and_channel(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav", 8_000, hertz=(440.0, 880.0))
+    part = _cut(path, channel=1).truncate(offset=0.25, duration=0.5)
+    expected = read_audio(path, start=0.25, duration=0.5, channel=1)
+    torch.testing.assert_close(read_cut(part), expected)
+    both = _cut(path, custom={"downmix": True})
+    torch.testing.assert_close(read_cut(both), read_audio(path))
+
+
+def test_read_cut_obeys_lhotse_transforms(tmp_path: Path) -> None:
+    cut = _cut(tone(tmp_path / "a.wav")).perturb_volume(0.5)
+    torch.testing.assert_close(read_cut(cut), 0.5 * read_audio(tmp_path / "a.wav"))
+
+
+def test_read_cut_of_a_lost_file(tmp_path: Path) -> None:
+    cut = _cut(tone(tmp_path / "a.wav"))
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(AudioError, match=r"a\.wav: no such file"):
+        read_cut(cut)
+    with pytest.raises(AudioError, match="cut c: its recording cannot be read"):
+        read_cut(cut.perturb_volume(0.5).with_id("c"))
+
+
+def test_lhotse_is_not_imported_for_reading_audio() -> None:
+    code = "import sys, speechssl.data.audio; sys.exit('lhotse' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,48 @@
+import pytest
+from lhotse import CutSet
+
+from speechssl.data.manifest import cut_text, cuts_path, load_cuts
+from speechssl.data.text import Tokens
+from speechssl.decoding.cuts import check_references, decode_cuts
+from speechssl.decoding.transcriber import Transcriber
+from speechssl.errors import TokensError
+from speechssl.models.ctc import CTCModel
+from speechssl.models.encoder import Encoder
+from speechssl.models.folder import save_model_folder
+from speechssl.models.presets import encoder_config
+
+
+@pytest.fixture(scope="module")
+def transcriber(tmp_path_factory) -> Transcriber:
+    tokens = Tokens.from_texts(["abcdefgh"])
+    config = encoder_config("tiny", {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64})
+    path = tmp_path_factory.mktemp("recogniser") / "model"
+    save_model_folder(path, CTCModel(Encoder(config), len(tokens)), tokens=tokens)
+    return Transcriber(path)
+
+
+def test_hypotheses_follow_the_manifest(transcriber, corpus):
+    cuts = load_cuts(cuts_path(corpus, "train"))
+    shuffled = CutSet.from_cuts(sorted(cuts, key=lambda cut: cut.id[::-1]))
+    hypotheses, bad = decode_cuts(transcriber, shuffled, batch_seconds=4)
+    assert bad == {}
+    assert [hypothesis.id for hypothesis in hypotheses] == [cut.id for cut in shuffled]
+    assert [hypothesis.reference for hypothesis in hypotheses] == [cut_text(c) for c in shuffled]
+
+
+def test_part_of_a_recording(transcriber, corpus):
+    """A cut need not be a whole file."""
+    cut = next(iter(load_cuts(cuts_path(corpus, "test"))))
+    part = cut.truncate(offset=0.2, duration=0.4, preserve_id=True)
+    [hypothesis], bad = decode_cuts(transcriber, CutSet.from_cuts([part]))
+    assert bad == {}
+    assert hypothesis.seconds == pytest.approx(0.4)
+
+
+def test_check_references(transcriber, corpus):
+    cuts = load_cuts(cuts_path(corpus, "test"))
+    check_references(cuts, transcriber.tokens)
+    with pytest.raises(TokensError, match="no token for") as caught:
+        check_references(cuts, Tokens.from_texts(["ab"]))
+    assert "--allow-unknown" in str(caught.value)
+    assert "\n" not in str(caught.value)

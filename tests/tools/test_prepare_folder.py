@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from speechssl.data.corpus import read_report
+from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
+
+Tool = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def folder(corpus: Path, tmp_path: Path) -> Path:
+    """Twelve recordings a.wav to l.wav in the folder of the voice that speaks them."""
+    for letter, sound in zip("abcdefghijkl", sorted((corpus / "audio").glob("train-*.wav"))):
+        target = tmp_path / "in" / sound.stem.split("-")[-1] / f"{letter}.wav"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sound, target)
+    return tmp_path / "in"
+
+
+def cuts_of(out: Path) -> dict[str, tuple[str, str | None, str | None]]:
+    """Split, text and speaker of every cut, by id."""
+    return {
+        cut.id: (split, cut_text(cut), cut.supervisions[0].speaker)
+        for split in SPLITS
+        if cuts_path(out, split).exists()
+        for cut in load_cuts(cuts_path(out, split))
+    }
+
+
+def reasons_of(out: Path) -> dict[str, str]:
+    return {rejected.item: rejected.reason for rejected in read_report(out).rejected}
+
+
+def test_without_transcripts(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    status, printed, _ = tool("prepare_folder", folder, tmp_path / "out")
+    assert status == 0
+    cuts = cuts_of(tmp_path / "out")
+    assert set(cuts) == {
+        f"{'anna' if n % 2 == 0 else 'boris'}-{c}" for n, c in enumerate("abcdefghijkl")
+    }
+    assert [sum(cut[0] == split for cut in cuts.values()) for split in SPLITS] == [10, 1, 1]
+    assert all(cut[1:] == (None, None) for cut in cuts.values())
+    assert "12 recordings have no transcript" in printed
+    assert "splits: by recording (no speakers are known)" in printed
+
+
+def test_text_files_beside_the_audio(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    (folder / "anna" / "a.txt").write_text("\ufeffIt's 2 O'Clock!\n", encoding="utf-8")
+    (folder / "anna" / "c.txt").write_text("  \n")
+    (folder / "anna" / "e.txt").write_bytes(b"\xff\xfe\x00")
+    (folder / "anna" / "g.txt").write_text("?!")
+    options = ("--language", "en", "--speaker-from", "parent")
+    status, _, _ = tool("prepare_folder", folder, tmp_path / "out", *options)
+    assert status == 0
+    cuts = cuts_of(tmp_path / "out")
+    assert cuts["anna-a"][1:] == ("it's two o'clock", "anna")
+    assert cuts["anna-c"][1:] == (None, "anna")
+    assert cuts["boris-b"][1:] == (None, "boris")
+    reasons = reasons_of(tmp_path / "out")
+    assert set(reasons) == {"anna-e", "anna-g"}
+    assert "UTF-8" in reasons["anna-e"]
+    assert "has no word" in reasons["anna-g"]
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "quote"),
+    [
+        ("t.tsv", "client_id\tpath\tsentence\tup_votes", ""),
+        ("t.csv", "Speaker,File,Text,note", '"'),
+        ("t.csv", "speaker_id,audio_filepath,transcription,x", '"'),
+    ],
+)
+def test_tables(
+    tool: Tool, folder: Path, tmp_path: Path, name: str, header: str, quote: str
+) -> None:
+    mark = "\t" if name.endswith("tsv") else ","
+    rows = [
+        ["s1", "anna/a.wav", f"{quote}One, 2{quote}", "0"],
+        ["s1", "anna/c", f"{quote}say {quote * 2 or chr(34)}yes{quote * 2 or chr(34)}{quote}", "0"],
+        ["s2", "b.wav", "three", "0"],
+        ["s2", "./boris/d.wav", "", "0"],
+        ["s3", "missing.wav", "four", "0"],
+        ["s3", "e", "five", "0"],
+        ["s3", "anna/e.wav", "six", "0"],
+    ]
+    table = tmp_path / name
+    table.write_text("\n".join([header, *(mark.join(row) for row in rows)]), encoding="utf-8-sig")
+    status, printed, _ = tool(
+        "prepare_folder", folder, tmp_path / "out", "--transcripts", table, "--language", "en"
+    )
+    assert status == 0
+    cuts = cuts_of(tmp_path / "out")
+    assert cuts["anna-a"][1:] == ("one two", "s1")
+    assert cuts["anna-c"][1:] == ("say yes", "s1")
+    assert cuts["boris-b"][1:] == ("three", "s2")
+    assert cuts["boris-d"][1:] == (None, "s2")
+    assert "anna-e" not in cuts
+    assert len(cuts) == 11
+    assert reasons_of(tmp_path / "out") == {
+        "missing.wav": "is in the table, not in the folder",
+        "anna-e": "has two different rows in the table",
+    }
+    columns = header.split(mark)
+    assert f"audio from column {columns[1]!r}" in printed
+    assert f"text from column {columns[2]!r}" in printed
+
+
+def test_paths_relative_to_the_table(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("path\ttext\nin/anna/a.wav\tone\n")
+    tool("prepare_folder", folder, tmp_path / "out", "--transcripts", tmp_path / "t.tsv")
+    assert cuts_of(tmp_path / "out")["anna-a"][1] == "one"
+    assert reasons_of(tmp_path / "out") == {}
+
+
+def test_splits_by_speaker(tool: Tool, corpus: Path, tmp_path: Path) -> None:
+    sounds = sorted((corpus / "audio").glob("*.wav"))
+    for number in range(20):
+        shutil.copyfile(sounds[number], tmp_path / f"spk{number // 2:02d}_{number}.wav")
+    options = ("--speaker-from", "^(spk[0-9]+)_", "--dev", "0.1", "--test", "0.2")
+    status, printed, _ = tool("prepare_folder", tmp_path, tmp_path / "out", *options)
+    assert status == 0
+    voices = {s: {c[2] for c in cuts_of(tmp_path / "out").values() if c[0] == s} for s in SPLITS}
+    assert [len(voices[split]) for split in SPLITS] == [7, 1, 2]
+    assert "splits: by speaker" in printed
+
+
+def test_formats_rates_and_channels(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(folder / "anna" / "a.wav")
+    for ending in ("flac", "ogg", "mp3"):
+        soundfile.write(folder / f"x.{ending}", samples, rate)
+    soundfile.write(folder / "stereo.wav", samples[:, None].repeat(2, axis=1), 44_100)
+    status, _, _ = tool("prepare_folder", folder, tmp_path / "out")
+    assert status == 0
+    assert {"x.flac", "x.ogg", "x.mp3", "stereo"} <= set(cuts_of(tmp_path / "out"))
+
+
+def test_bad_recordings_are_listed(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    (folder / "zero.wav").touch()
+    (folder / "fake.mp3").write_text("not audio")
+    (folder / "fake.m4a").write_text("not audio")
+    status, printed, _ = tool("prepare_folder", folder, tmp_path / "out")
+    assert status == 0
+    assert "rejected: 3" in printed
+    reasons = reasons_of(tmp_path / "out")
+    assert "is empty" in reasons["zero"]
+    assert "cannot be decoded" in reasons["fake.mp3"]
+    assert "install ffmpeg" in reasons["fake.m4a"]
+
+
+def _empty(folder: Path) -> None:
+    folder.mkdir()
+
+
+def _broken(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a.wav").write_text("broken")
+
+
+def _file(folder: Path) -> None:
+    folder.write_text("a file")
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "message"),
+    [
+        (lambda folder: None, (), "no such file or folder"),
+        (_file, (), "give the folder with the recordings"),
+        (_empty, (), "holds no audio file"),
+        (_broken, (), "no usable recording (1 rejected; the first: "),
+        (_broken, ("--dev", "0.5", "--test", "0.5"), "must leave something to train"),
+        (_broken, ("--speaker-from", "(a"), "is not a regular expression with a group"),
+        (_broken, ("--speaker-from", "a"), "is not a regular expression with a group"),
+        (_broken, ("--transcripts", "t.txt"), "must be a .tsv or .csv file"),
+        (_broken, ("--transcripts", "t.tsv"), "t.tsv: no such file"),
+        (_broken, ("--transcripts", "bad.csv"), "no text column; the header has path, note"),
+        (_broken, ("--transcripts", "void.csv"), "no audio column; the header has nothing"),
+        (_broken, ("--transcripts", "latin.csv"), "cannot be read as a UTF-8 table"),
+    ],
+)
+def test_nothing_to_prepare(
+    tool: Tool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Path], None],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.csv").write_text("path,note\na.wav,x\n")
+    Path("void.csv").write_text("")
+    Path("latin.csv").write_bytes("path,text\na.wav,é\n".encode("latin-1"))
+    write(tmp_path / "in")
+    status, _, problem = tool("prepare_folder", tmp_path / "in", tmp_path / "out", *options)
+    assert status == 2
+    assert message in problem
+    assert problem.count("\n") == 1
+    assert not (tmp_path / "out").exists()

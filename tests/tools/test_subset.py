@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from speechssl.data.manifest import cuts_path, hours, load_cuts, save_cuts
+
+Tool = Callable[..., tuple[int, str, str]]
+
+
+def train(folder: Path) -> list[str]:
+    return [cut.id for cut in load_cuts(cuts_path(folder, "train"))]
+
+
+def test_minutes_speakers_and_the_other_splits(tool: Tool, corpus: Path, tmp_path: Path) -> None:
+    status, printed, _ = tool("subset", corpus, tmp_path / "out", "--minutes", "0.1")
+    assert status == 0
+    cuts = load_cuts(cuts_path(tmp_path / "out", "train"), need_text=True)
+    assert hours(cuts) * 3600 == pytest.approx(6, abs=1)
+    seconds: Counter[str] = Counter()
+    for cut in cuts:
+        seconds[cut.supervisions[0].speaker] += cut.duration
+    assert seconds["anna"] == pytest.approx(seconds["boris"], abs=1.6)
+    for split in ("dev", "test"):
+        copied, original = cuts_path(tmp_path / "out", split), cuts_path(corpus, split)
+        assert copied.read_bytes() == original.read_bytes()
+    assert "0.1 minutes (seed 0)" in printed
+
+
+def test_the_seed_decides(tool: Tool, corpus: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        tool("subset", corpus, tmp_path / name, "--minutes", "0.1", "--seed", seed)
+    assert train(tmp_path / "a") == train(tmp_path / "b")
+    assert train(tmp_path / "a") != train(tmp_path / "c")
+    first, second = (cuts_path(tmp_path / name, "train").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_untranscribed_recordings_are_left_out(
+    tool: Tool, corpus_copy: Path, tmp_path: Path
+) -> None:
+    path = cuts_path(corpus_copy, "train")
+    cuts = list(load_cuts(path))
+    for cut in cuts[:6]:
+        cut.supervisions = [dataclasses.replace(cut.supervisions[0], text=None)]
+    save_cuts(cuts, path)
+    tool("subset", corpus_copy, tmp_path / "out", "--minutes", "0.1")
+    chosen = train(tmp_path / "out")
+    assert len(chosen) > 2
+    assert set(chosen) <= {cut.id for cut in cuts[6:]}
+    status, _, problem = tool("subset", corpus_copy, tmp_path / "more", "--minutes", "0.2")
+    assert status == 2
+    assert "minutes with transcripts, fewer than 0.2; ask for less" in problem
+
+
+def test_again_changes_nothing_and_another_needs_overwrite(
+    tool: Tool, corpus: Path, tmp_path: Path
+) -> None:
+    arguments = ("subset", corpus, tmp_path / "out", "--minutes", "0.1")
+    tool(*arguments)
+    chosen = train(tmp_path / "out")
+    assert "nothing to do" in tool(*arguments)[1]
+    status, _, problem = tool(*arguments, "--seed", "1")
+    assert status == 2
+    assert "already holds another corpus" in problem
+    assert train(tmp_path / "out") == chosen
+    assert tool(*arguments, "--seed", "1", "--overwrite")[0] == 0
+    assert train(tmp_path / "out") != chosen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent", "out", "--minutes", "1"), "no such file"),
+        ((".", ".", "--minutes", "1"), "is the corpus itself"),
+        ((".", "out", "--minutes", "0"), "0"),
+        ((".", "out"), "--minutes"),
+    ],
+)
+def test_wrong_arguments(
+    tool: Tool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, problem = tool("subset", *arguments)
+    assert status == 2
+    assert message in problem
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,181 @@
+"""Real fine-tuning runs of a micro model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from lhotse import CutSet
+
+from speechssl.cli.main import group
+from speechssl.data.batch import collate
+from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.text import Tokens
+from speechssl.models.ctc import CTCModel
+from speechssl.models.encoder import Encoder
+from speechssl.models.folder import load_ctc, save_model_folder
+from speechssl.training.augment import change_speed
+from speechssl.training.finetuning import FinetuneModel, blank_share, ctc_frames, mask_channels
+from speechssl.training.pretraining import encoder_settings
+from speechssl.training.recipe import FinetuneConfig
+from tests.training.conftest import MICRO_MODEL
+
+
+def cli(*arguments: object) -> Result:
+    return CliRunner().invoke(group, [str(a) for a in arguments])
+
+
+def rows(exp: Path, name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (exp / "metrics" / f"{name}.jsonl").open()]
+
+
+def rewrite(data: Path, split: str, texts: list[str | None]) -> None:
+    """Gives the first cuts of a split other transcripts; None takes the transcript away."""
+    cuts = list(load_cuts(cuts_path(data, split)))
+    for cut, text in zip(cuts, texts):
+        cut.supervisions[0].text = text
+    CutSet.from_cuts(cuts).to_file(cuts_path(data, split))
+
+
+def micro_model(tokens: Tokens, **settings: object) -> FinetuneModel:
+    torch.manual_seed(0)
+    encoder = Encoder(encoder_settings(MICRO_MODEL))
+    config = FinetuneConfig(time_mask=0.0, channel_mask=0.0, **settings)  # type: ignore[arg-type]
+    return FinetuneModel(CTCModel(encoder, len(tokens)), config, tokens)
+
+
+def test_it_learns_the_toy_corpus(corpus_copy: Path, finetune_recipe: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    longer = ["training.updates=240", "training.validate_every=120", "training.log_every=40"]
+    result = cli(
+        "finetune", finetune_recipe, corpus_copy, exp, "--init", "none", *longer,
+        "optimizer.lr=4e-3", "model.dropout=0.0",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first, last = rows(exp, "train")[0], rows(exp, "train")[-1]
+    assert last["loss"] < 0.3 * first["loss"]
+    assert 0 < last["blank_share"] < 1
+    assert rows(exp, "valid")[-1]["cer"] < 0.5
+    assert rows(exp, "valid")[-1]["wer"] <= 1.0
+    _, tokens = load_ctc(exp / "model")
+    assert set("abcdefgh") == set(tokens.symbols[2:])
+
+
+def test_it_starts_from_a_pretrained_encoder_in_any_script(
+    corpus_copy: Path, finetune_recipe: Path, tmp_path: Path
+) -> None:
+    encoder = Encoder(encoder_settings(MICRO_MODEL))
+    save_model_folder(tmp_path / "pretrained", encoder)
+    for split in ("train", "dev"):
+        rewrite(corpus_copy, split, ["привет мир"] * 20)
+    exp = tmp_path / "exp"
+    arguments = [finetune_recipe, corpus_copy, exp, "--init", tmp_path / "pretrained"]
+    whole_run_frozen = ["finetune.freeze_encoder=0.99"]
+    result = cli("finetune", *arguments, *whole_run_frozen)
+    assert result.exit_code == 0, result.output
+    model, tokens = load_ctc(exp / "model")
+    assert tokens.decode(tokens.encode("привет мир")) == "привет мир"
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], value), "the encoder was frozen"
+
+
+def test_the_encoder_is_released_after_its_share() -> None:
+    tokens = Tokens.from_texts(["ab"])
+    model = micro_model(tokens, freeze_encoder=0.5)
+    batch = collate([torch.randn(8000)], tokens=[tokens.encode("ab")], texts=["ab"])
+    for progress, learns in ((0.0, False), (0.49, False), (0.5, True)):
+        model.zero_grad()
+        model.set_progress(progress)
+        model(batch).sum.backward()
+        gradients = [p.grad is not None for p in model.model.encoder.layers.parameters()]
+        assert all(gradients) if learns else not any(gradients)
+        assert model.model.head.weight.grad is not None
+
+
+def test_the_loss_is_torch_ctc_of_the_plain_model() -> None:
+    tokens = Tokens.from_texts(["ab ba"])
+    model = micro_model(tokens).eval()
+    texts = ["ab ba", "b"]
+    batch = collate(
+        [torch.randn(16000), torch.randn(9000)], tokens=[tokens.encode(t) for t in texts]
+    )
+    loss = model(batch)
+    singly = 0.0
+    for waveform, length, text in zip(batch.waveforms, batch.lengths, texts):
+        log_probs, frames = model.model(waveform[None, :length], length[None])
+        target = torch.tensor([tokens.encode(text)])
+        singly += torch.nn.functional.ctc_loss(
+            log_probs.transpose(0, 1), target, frames, torch.tensor([len(text)]), reduction="sum"
+        ).item()
+    assert loss.sum.item() == pytest.approx(singly, rel=1e-4)
+    assert int(loss.count) == len("ab ba") + len("b")
+
+
+def test_transcripts_that_cannot_fit_are_left_out_with_a_warning(
+    corpus_copy: Path,
+    finetune_recipe: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rewrite(corpus_copy, "train", ["ab" * 200])
+    name = next(iter(load_cuts(cuts_path(corpus_copy, "train")))).id
+    exp = tmp_path / "exp"
+    result = cli("finetune", finetune_recipe, corpus_copy, exp, "--init", "none")
+    assert result.exit_code == 0, result.output
+    (warning,) = [r.getMessage() for r in caplog.records if name in r.getMessage()]
+    assert "its transcript needs 400 frames" in warning
+
+
+@pytest.mark.parametrize(("text", "frames"), [("", 0), ("abc", 3), ("aab", 4), ("aaa", 5)])
+def test_ctc_needs_a_blank_between_equal_tokens(text: str, frames: int) -> None:
+    assert ctc_frames(text) == frames
+
+
+def test_bad_input_is_refused_before_the_run(
+    corpus_copy: Path, finetune_recipe: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+
+    def refused(*more: object, init: object = "none") -> str:
+        result = cli("finetune", finetune_recipe, corpus_copy, exp, "--init", init, *more)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+        assert not exp.exists()
+        (line,) = result.output.splitlines()
+        return line
+
+    assert "did you mean 'lr'" in refused("optimizer.lrr=1")
+    assert "config.yaml" in refused(init=tmp_path)
+    rewrite(corpus_copy, "train", [None])
+    assert "has no transcript" in refused()
+    rewrite(corpus_copy, "train", ["ab" * 500] * 12)
+    assert "no cut is left" in refused()
+
+
+def test_channel_masks_zero_whole_channels_of_a_recording() -> None:
+    torch.manual_seed(0)
+    masked = mask_channels(torch.ones(4, 7, 64), probability=0.5, span=8)
+    assert set(masked.unique().tolist()) == {0.0, 1.0}
+    assert (masked == masked[:, :1]).all(), "the same channels in every frame"
+    assert 0.2 < masked.mean() < 0.9
+
+
+def test_speed_changes_length_and_pitch() -> None:
+    torch.manual_seed(0)
+    time = torch.arange(16000) / 16000
+    tone = torch.sin(2 * torch.pi * 200 * time)
+    waveforms, lengths = change_speed(tone[None], torch.tensor([16000]), [2.0])
+    assert lengths.tolist() == [8000]
+    spectrum = torch.fft.rfft(waveforms[0, :8000]).abs()
+    assert int(spectrum.argmax()) * 2 == 400, "half a second: two hertz a bin"
+
+
+def test_blank_share_counts_real_frames_only() -> None:
+    log_probs = torch.zeros(1, 4, 3)
+    log_probs[0, :2, 0] = 1.0  # blank, blank, token, then padding that looks blank
+    log_probs[0, 2, 1] = 1.0
+    blanks, frames = blank_share(log_probs, torch.tensor([3]))
+    assert (int(blanks), int(frames)) == (2, 3)

@@ -1,0 +1,189 @@
+"""Real runs of a micro model: resuming, sharing between processes, and refusing bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from speechssl.cli.main import group
+from speechssl.clustering import LabelConfig, label
+from speechssl.data.manifest import cuts_path
+from speechssl.data.targets import FrameTargets, codebook_path, targets_path
+from speechssl.models.folder import load_encoder
+from speechssl.training.run_folder import RunFolder
+
+CLUSTERS = 8
+EXACT = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""One thread, so that sums are taken in the same order in every run."""
+
+
+@pytest.fixture
+def data(corpus_copy: Path) -> Path:
+    """A DATA_DIR with MFCC targets called ``mfcc``."""
+    label(corpus_copy, "mfcc", ["train", "dev"], LabelConfig(clusters=CLUSTERS))
+    return corpus_copy
+
+
+def command(recipe: Path, data: Path, exp: Path, *more: str) -> list[str]:
+    return ["pretrain", str(recipe), str(data), str(exp), "--targets", "mfcc", *more]
+
+
+def cli(*arguments: object) -> Result:
+    return CliRunner().invoke(group, [str(a) for a in arguments])
+
+
+def metrics(exp: Path, name: str = "train") -> list[dict[str, float]]:
+    return [json.loads(line) for line in (exp / "metrics" / f"{name}.jsonl").open()]
+
+
+def losses(exp: Path) -> dict[int, float]:
+    return {int(row["Step"]): row["loss"] for row in metrics(exp)}
+
+
+def weights(exp: Path) -> dict[str, torch.Tensor]:
+    folder = RunFolder(exp)
+    return folder.load_weights(folder.choose("last"))
+
+
+def refuses(result: Result, *words: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    (line,) = [line for line in result.output.splitlines() if line.startswith("error:")]
+    for word in words:
+        assert word in line
+
+
+def test_a_run_leaves_a_model_metrics_and_curves(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    result = cli(*command(pretrain_recipe, data, exp))
+    assert result.exit_code == 0, result.output
+    assert load_encoder(exp / "model").config.dim == 32
+    rows = metrics(exp)
+    assert [row["Step"] for row in rows] == list(range(1, 9))
+    for name in ("accuracy", "context_variance", "padding_share", "audio_seconds_per_second"):
+        assert all(row[name] >= 0 for row in rows), name
+    assert rows[-1]["total_audio_hours"] > rows[0]["total_audio_hours"] > 0
+    assert [row["Step"] for row in metrics(exp, "valid")] == [4, 8]
+    assert list((exp / "tb").rglob("events.out.tfevents.*"))
+    assert RunFolder(exp).steps()[-1] == 8
+
+    again = cli(*command(pretrain_recipe, data, exp))
+    assert again.exit_code == 0, "a finished run is left as it is"
+    assert len(metrics(exp)) == len(rows)
+    refuses(cli(*command(pretrain_recipe, data, exp, "--seed", "1")), "another run", "seed")
+
+
+def test_a_killed_run_resumes_bit_for_bit(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    run = [sys.executable, "-m", "speechssl.cli.main"]
+    more = ["training.updates=40", "training.precision=fp32"]
+    unbroken = tmp_path / "unbroken"
+    subprocess.run([*run, *command(pretrain_recipe, data, unbroken, *more)], env=EXACT, check=True)
+
+    killed = tmp_path / "killed"
+    arguments = [*run, *command(pretrain_recipe, data, killed, *more)]
+    process = subprocess.Popen(arguments, env=EXACT)
+    folder = RunFolder(killed)
+    while not folder.steps() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert max(folder.steps()) < 40
+
+    subprocess.run(arguments, env=EXACT, check=True)
+    assert losses(killed) == losses(unbroken)
+    expected = weights(unbroken)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(killed).items())
+
+
+def test_two_processes_train_as_one(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
+    more = ["training.updates=4", "training.precision=fp32"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    run = ["-m", "speechssl.cli.main"]
+    subprocess.run(
+        [sys.executable, *run, *command(pretrain_recipe, data, one, *more)], env=EXACT, check=True
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, *run, *command(pretrain_recipe, data, two, *more)], env=EXACT, check=True
+    )
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_bad_input_is_refused_before_the_run(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    refuses(cli(*command(pretrain_recipe, data, exp, "objectiv.kind=clusters")), "'objective'")
+    refuses(cli(*command(pretrain_recipe, data, exp, "objective.kind=clutsers")), "'clusters'")
+    refuses(cli("pretrain", pretrain_recipe, data, exp), "needs frame targets", "speechssl label")
+    refuses(cli(*command(pretrain_recipe, tmp_path / "no", exp)), "no such file")
+    refuses(cli(*command(pretrain_recipe, data, exp, "--init", data)), "config.yaml")
+    refuses(cli(*command(pretrain_recipe, data, exp, "data.min_seconds=4")), "min_seconds")
+
+    label(data, "other", ["train"], LabelConfig(clusters=4))
+    path = targets_path(data, "dev", "mfcc")
+    other = FrameTargets.load(targets_path(data, "train", "other"))
+    other.save(path)
+    refuses(cli(*command(pretrain_recipe, data, exp)), "another codebook")
+    codebook_path(data, "mfcc").unlink()
+    refuses(cli(*command(pretrain_recipe, data, exp)), "codebook", "missing")
+
+    cuts_path(data, "train").write_bytes(b"")
+    refuses(cli(*command(pretrain_recipe, data, exp)), "cuts.jsonl.gz")
+    assert not exp.exists(), "nothing is written before the input is known to be good"
+
+
+def test_a_folder_with_other_files_is_left_alone(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    refuses(cli(*command(pretrain_recipe, data, foreign)), "holds other files")
+    assert [p.name for p in foreign.iterdir()] == ["thesis.txt"]
+
+
+def test_contrastive_needs_no_targets(
+    corpus_copy: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "contrastive.yaml"
+    text = pretrain_recipe.read_text()
+    start, end = text.index("objective:"), text.index("data:")
+    recipe.write_text(
+        text[:start]
+        + "objective: {kind: contrastive, groups: 2, entries: 8, codeword_size: 16,"
+        + " projection_size: 16, distractors: 5}\n"
+        + text[end:]
+    )
+    exp = tmp_path / "exp"
+    result = cli("pretrain", recipe, corpus_copy, exp, "training.updates=4")
+    assert result.exit_code == 0, result.output
+    assert metrics(exp)[-1]["codebook_perplexity"] > 1
+
+
+def test_training_goes_on_from_another_model(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    short = "training.updates=4"
+    assert cli(*command(pretrain_recipe, data, first, short)).exit_code == 0
+    init = ["--init", str(first / "model"), "optimizer.lr=1e-9"]
+    assert cli(*command(pretrain_recipe, data, second, short, *init)).exit_code == 0
+    before, after = (load_encoder(exp / "model").state_dict() for exp in (first, second))
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=0)

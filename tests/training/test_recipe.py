@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from speechssl.errors import ConfigError
+from speechssl.models.presets import PRESETS
+from speechssl.objectives import load_objective
+from speechssl.training.pretraining import encoder_settings
+from speechssl.training.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("egs/*/conf/*.yaml")])
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_recipe_that_we_ship_is_valid(path: Path) -> None:
+    if path.stem.startswith("ctc"):
+        finetune = load_recipe(FinetuneRecipe, path)
+        assert finetune.model.get("preset") in PRESETS
+    else:
+        pretrain = load_recipe(PretrainRecipe, path)
+        assert load_objective(pretrain.objective["kind"]) is not None
+        assert encoder_settings(pretrain.model).dim > 0
+
+
+def test_a_child_holds_only_its_differences(tmp_path: Path) -> None:
+    (tmp_path / "parent.yaml").write_text("optimizer: {lr: 1e-3, weight_decay: 0.1}\n")
+    (tmp_path / "child.yaml").write_text("parent: parent.yaml\noptimizer: {lr: 2e-3}\n")
+    recipe = load_recipe(PretrainRecipe, tmp_path / "child.yaml", ["training.updates=7"])
+    assert recipe.optimizer.lr == 2e-3
+    assert recipe.optimizer.weight_decay == 0.1
+    assert recipe.training.updates == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimiser: {lr: 1e-3}", "did you mean 'optimizer'"),
+        ("optimizer: {learning_rate: 1e-3}", "unknown setting 'learning_rate'"),
+        ("optimizer: {lr: fast}", "expected a number, found 'fast'"),
+        ("optimizer: {lr: -1}", "lr must be positive, but is -1"),
+        ("training: {updates: 2.5}", "expected a whole number"),
+        ("training: {precision: fp16}", "must be one of bf16, fp32"),
+        ("data: {max_seconds: 100}", "max_seconds must be at most forward_seconds"),
+        ("- a list", "expected a mapping"),
+        ("model: {preset: tiny", "is not valid YAML"),
+        ("parent: nowhere.yaml", "no such file"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(PretrainRecipe, path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_override_names_the_nearest_setting(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("training: {updates: 3}\n")
+    with pytest.raises(ConfigError, match="did you mean 'training'"):
+        load_recipe(PretrainRecipe, path, ["trainign.updates=5"])
+    with pytest.raises(ConfigError, match="expected setting=value"):
+        load_recipe(PretrainRecipe, path, ["training.updates"])
+
+
+def test_a_recipe_cannot_be_its_own_ancestor(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("parent: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("parent: a.yaml\n")
+    with pytest.raises(ConfigError, match="its own parent"):
+        load_recipe(PretrainRecipe, tmp_path / "a.yaml")
