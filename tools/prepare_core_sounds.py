@@ -55,7 +55,7 @@ RIGHTS = (
     "(ru) and Carlo Flora (it), CC-BY 3.0."
 )
 
-DEV, TEST = 0.10, 0.25
+DEV, TEST = 0.07, 0.35
 """Shares of the texts that are in the dev and the test split."""
 
 FASTEST_SPEECH = 25.0

@@ -12,7 +12,7 @@ import click
 
 from speechssl.cli.main import OneLineErrors
 from speechssl.config import build, unknown_key
-from speechssl.errors import ConfigError
+from speechssl.errors import ConfigError, RunFolderError
 from speechssl.files import atomic_path, write_text
 from speechssl.scoring import (
     Comparison,
@@ -23,6 +23,7 @@ from speechssl.scoring import (
     score,
 )
 from speechssl.tables import percent, table
+from speechssl.training.run_folder import RunFolder
 
 # Okabe & Ito: colours that colour-blind readers can tell apart; markers tell the rest.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -102,7 +103,8 @@ class Verdict:
     multiple=True,
     metavar="KEY=VALUE,...",
     help="One system: system=, hyps= (its hyps.jsonl), label_minutes=, pretraining_hours=, seed=, "
-    "seconds= (training time). Repeat for each system.",
+    "seconds= (training time). run= (a fine-tuning run's folder) fills in all but system and "
+    "label_minutes, with hyps=RUN/test.hyps.jsonl. Repeat for each system.",
 )
 @click.option(
     "--compare",
@@ -148,19 +150,51 @@ def parse_row(text: str) -> Row:
     """``"system=a,hyps=a.jsonl,..."`` as a Row. Raises ``ConfigError`` naming the culprit."""
     where = f"--row {text}"
     values: dict[str, Any] = {}
+    names = [*(field.name for field in fields(Row)), "run"]
     for setting in text.split(","):
         key, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"{where}: {setting!r} is not of the form key=value.")
         values[key.strip()] = value.strip()
-    names = [field.name for field in fields(Row)]
     for key in values:
         if key not in names:
             raise ConfigError(unknown_key(where, key, names))
-    missing = [name for name in names if name not in values]
+    if "run" in values:
+        values = {**read_run(Path(values.pop("run"))), **values}
+    missing = [field.name for field in fields(Row) if field.name not in values]
     if missing:
         raise ConfigError(f"{where}: lacks {', '.join(missing)}.")
     return build(Row, values, where)
+
+
+def read_run(exp: Path) -> dict[str, Any]:
+    """What a fine-tuning run says of itself: seed, hours of audio seen in pretraining, seconds of
+    training with pretraining, and its hypotheses of the test set.
+
+    Raises ``RunFolderError`` where ``exp`` is no finished run.
+    """
+    description = RunFolder(exp).description()
+    seconds = _last_metrics(exp)["total_time"]
+    hours = 0.0
+    if description["init"] is not None:
+        pretrained = _last_metrics(Path(description["init"]).parent)
+        seconds += pretrained["total_time"]
+        hours = pretrained["total_audio_hours"]
+    return {
+        "hyps": str(exp / "test.hyps.jsonl"),
+        "seed": description["seed"],
+        "pretraining_hours": hours,
+        "seconds": round(seconds),
+    }
+
+
+def _last_metrics(exp: Path) -> dict[str, float]:
+    file = exp / "metrics" / "train.jsonl"
+    try:
+        last: dict[str, float] = json.loads(file.read_text().splitlines()[-1])
+    except (OSError, IndexError, ValueError) as error:
+        raise RunFolderError(f"{file}: no metrics of a run ({error}); train it first.") from None
+    return last
 
 
 def _score(row: Row) -> Result:

@@ -13,7 +13,6 @@ from speechssl.config import require
 from speechssl.models.dropout import Dropout
 from speechssl.models.encoder import Encoder
 
-
 BLANK_SHARE = 0.75
 """Probability of the blank before training: about the share of frames that it has afterwards
 (speech has 10 to 15 characters per second and 50 frames). From equal probabilities, training

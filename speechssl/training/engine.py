@@ -64,6 +64,20 @@ from speechssl.training.recipe import (
 
 FAMILY = "speechssl"
 
+PLAIN_NAMES = (
+    "loss",
+    "accuracy",
+    "grad_norm",
+    "lr",
+    "data_epoch",
+    "data_time",
+    "compute_time",
+    "lapse_time",
+    "total_time",
+    "wall_time",
+)
+"""Metrics that fairseq2 would write under display names of its own; files keep these."""
+
 
 class Trainable(Protocol):
     """What the unit asks of a model under training (an ``nn.Module``)."""
@@ -165,6 +179,7 @@ def engine_config(job: Job) -> EngineConfig:
                 betas=optimizer.betas,
                 eps=optimizer.eps,
                 weight_decay=optimizer.weight_decay,
+                impl="fused",
             )
         ),
         lr_scheduler=_lr_scheduler(job.schedule, optimizer, training.updates),
@@ -228,8 +243,8 @@ class SpeechRecipe(Recipe):
             factory=lambda _: self._build_model(),
             supports_meta=False,
         )
-        for name in {"loss", job.score}:  # metrics files use our own names
-            descriptor = MetricDescriptor(name, name, 100, format_as_float, higher_better=False)
+        for name in {*PLAIN_NAMES, job.score}:
+            descriptor = MetricDescriptor(name, name, 0, format_as_float, higher_better=False)
             container.collection.register_instance(MetricDescriptor, descriptor)
         container.collection.register_instance(
             MetricRecorder,  # type: ignore[type-abstract]

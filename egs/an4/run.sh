@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# From the CMU AN4 recordings to recognisers with 10 minutes of transcripts and with all of them,
+# each from the pretrained encoder and from scratch.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+stage=0 stop_stage=6 corpus="" exp="$here/exp" seed=1
+
+usage() {
+  cat <<EOF
+usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [--seed S]
+
+  --stage, --stop-stage   first and last stage to run (0 to 6)
+  --corpus                folder of the AN4 corpus (with etc/ and wav/); downloaded from its public
+                          repository when it is not given
+  --exp                   where everything is written (default egs/an4/exp)
+  --seed                  seed of clusters, weights, batches and masks (default 1)
+
+Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch, 10 minutes and
+all transcripts), 4 decode, 5 score, 6 transcribe held-out recordings.
+
+example: egs/an4/run.sh --corpus /data/an4 --exp /data/exp/an4
+EOF
+}
+
+source "$here/../steps.sh"
+parse_options "$@"
+
+data="$exp/data" minutes=10
+conf="$here/conf"
+
+corpus_stage() {
+  local source=()
+  if [ -n "$corpus" ]; then source=(--corpus "$corpus"); fi
+  python "$root/tools/prepare_an4.py" "$data/all" "${source[@]}"
+  python "$root/tools/subset.py" "$data/all" "$data/${minutes}min" --minutes $minutes --seed 0
+}
+
+targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
+
+pretrain_stage() {
+  speechssl pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed"
+}
+
+finetune_stage() {
+  for labels in ${minutes}min all; do
+    speechssl finetune "$conf/ctc_$labels.yaml" "$data/$labels" "$exp/pretrained_$labels" \
+      --init "$exp/pretrain/model" --seed "$seed"
+    speechssl finetune "$conf/ctc_${labels}_scratch.yaml" "$data/$labels" "$exp/scratch_$labels" \
+      --init none --seed "$seed"
+  done
+}
+
+decode_stage() {
+  for system in pretrained_"${minutes}min" scratch_"${minutes}min" pretrained_all scratch_all; do
+    speechssl decode "$exp/$system/model" "$data/all/test/cuts.jsonl.gz" \
+      "$exp/$system/test.hyps.jsonl" --overwrite
+  done
+}
+
+score_stage() {
+  local rows=() all_minutes
+  all_minutes=$(python -c 'import json, sys
+print(round(60 * json.load(open(sys.argv[1]))["splits"]["train"]["transcribed_hours"], 1))' "$data/all/report.json")
+  for system in pretrained scratch; do
+    rows+=(--row "system=$system,run=$exp/${system}_${minutes}min,label_minutes=$minutes")
+    rows+=(--row "system=$system,run=$exp/${system}_all,label_minutes=$all_minutes")
+  done
+  python "$root/tools/results.py" --corpus an4 "${rows[@]}" --compare pretrained:scratch \
+    --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
+}
+
+transcribe_stage() {
+  show_transcripts "$exp/pretrained_all/model" "$data/all/test/cuts.jsonl.gz" 3
+}
+
+run_stage 0 "corpus" corpus_stage
+run_stage 1 "cluster targets" targets_stage
+run_stage 2 "pretraining" pretrain_stage
+run_stage 3 "fine-tuning, pretrained and from scratch" finetune_stage
+run_stage 4 "decoding" decode_stage
+run_stage 5 "scores" score_stage
+run_stage 6 "transcribing held-out recordings" transcribe_stage
