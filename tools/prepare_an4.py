@@ -18,12 +18,12 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli.main import OneLineErrors
 from speechssl.data.corpus import (
     Rejected,
     Utterance,
     download_file,
     hold_out,
-    run_tool,
     write_corpus,
 )
 from speechssl.data.text import normalize_text
@@ -39,6 +39,7 @@ DEV_SPEAKERS = 0.1
 
 
 @click.command(
+    cls=OneLineErrors,
     epilog="Example: python tools/prepare_an4.py data/an4 --corpus ~/corpora/an4",
     help="Writes OUT/{train,dev,test}/cuts.jsonl.gz for CMU AN4 and a report.",
 )
@@ -143,4 +144,4 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli.main import OneLineErrors
 from speechssl.data.corpus import (
     Rejected,
     Utterance,
     download_file,
-    run_tool,
     split_by_key,
     write_corpus,
 )
@@ -72,6 +72,7 @@ SPOKEN_SYMBOLS = {"en": {"*": " star ", "#": " pound "}}
 
 
 @click.command(
+    cls=OneLineErrors,
     epilog="Example: python tools/prepare_core_sounds.py data/core_sounds --languages en,ru",
     help="Writes OUT/{train,dev,test}/cuts.jsonl.gz for the Asterisk core sounds and a report. "
     "No text is in two splits, and a text is in the same split on every machine.",
@@ -354,4 +355,4 @@ def spoken_text(name: str, texts: list[str], language: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

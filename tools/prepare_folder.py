@@ -18,8 +18,9 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli.main import OneLineErrors
 from speechssl.data.audio import find_audio
-from speechssl.data.corpus import Rejected, Utterance, run_tool, split_by_speaker, write_corpus
+from speechssl.data.corpus import Rejected, Utterance, split_by_speaker, write_corpus
 from speechssl.data.text import normalize_text
 from speechssl.errors import AudioError, ConfigError, ManifestError
 
@@ -32,6 +33,7 @@ COLUMNS = {
 
 
 @click.command(
+    cls=OneLineErrors,
     epilog="Example: python tools/prepare_folder.py recordings data/mine "
     "--transcripts recordings/train.tsv --language en",
     help="Writes OUT/{train,dev,test}/cuts.jsonl.gz for the recordings in AUDIO_FOLDER and a "
@@ -234,4 +236,4 @@ def speaker_of(audio: Path, folder: Path, rule: str | None) -> str | None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

@@ -15,13 +15,15 @@ from pathlib import Path
 import click
 from lhotse import MonoCut
 
-from speechssl.data.corpus import check_output, run_tool, summarize, write_splits
+from speechssl.cli.main import OneLineErrors
+from speechssl.data.corpus import check_output, summarize, write_splits
 from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts
 from speechssl.errors import ManifestError, RunFolderError
 from speechssl.files import sha256
 
 
 @click.command(
+    cls=OneLineErrors,
     epilog="Example: python tools/subset.py data/an4 data/an4_10min --minutes 10 --seed 0",
     help="Writes a corpus OUT with about that many minutes of the transcribed train split of "
     "DATA_DIR and the same dev and test splits.",
@@ -77,4 +79,4 @@ def choose(cuts: list[MonoCut], minutes: float, seed: int, where: str = "train")
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

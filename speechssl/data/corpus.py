@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -255,15 +254,6 @@ def split_by_speaker(
         return splits, "splits: by speaker, none is in two splits"
     why = f"{len(speakers)} speakers are known" if speakers else "no speakers are known"
     return splits, f"splits: by recording ({why}), so a voice may be in more than one split"
-
-
-def run_tool(command: click.Command, arguments: Sequence[str] | None = None) -> None:
-    """Runs a click command as a program; a ``SpeechSSLError`` is one line and exit status 2."""
-    try:
-        command.main(args=None if arguments is None else list(arguments))
-    except SpeechSSLError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
 
 
 def download_file(url: str, path: Path) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from num2words import num2words
-
 from speechssl.errors import TokensError
 from speechssl.files import write_text
 
@@ -96,6 +94,8 @@ def _say_number(written: str, language: str) -> str:
 
 def _say(number: str, language: str, kind: str = "cardinal") -> str:
     """``number`` (digits, perhaps with one point) in words, between spaces."""
+    from num2words import num2words  # only corpora with digits need it
+
     number = "".join(c if c == "." else str(int(c)) for c in number)
     whole = number.split(".")[0]
     by_digit = "." not in number and (len(number) > _LONGEST_NUMBER or _has_leading_zero(number))

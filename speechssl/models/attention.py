@@ -58,8 +58,10 @@ def plain_attention(
     query = (query * width**-0.5).reshape(flat)
     scores = torch.bmm(query, key.reshape(flat).transpose(1, 2))  # [B * H, T, T]
     if padding is not None:
-        lowest = torch.finfo(scores.dtype).min  # finite: a recording without frames gives no NaN
-        hidden = padding.repeat_interleave(heads, 0)[:, None, :]
-        scores = scores.masked_fill(hidden, lowest)
+        # Finite, so that a recording without frames gives no NaN; added in place, which costs the
+        # backward pass nothing.
+        lowest = torch.finfo(scores.dtype).min / 2
+        penalty = padding.to(scores.dtype).mul_(lowest).repeat_interleave(heads, 0)
+        scores += penalty[:, None, :]
     weights = dropout(scores.softmax(-1), dropout_probability, training=True)
     return torch.bmm(weights, value.reshape(flat)).view(batch, heads, frames, width)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from speechssl.config import build, merge, read_yaml, to_dict, write_yaml
 from speechssl.errors import ConfigError, ModelFolderError
@@ -101,7 +101,7 @@ def load_model_folder(path: Path | str, *, encoder: Mapping[str, Any] | None = N
     path = Path(path)
     config = _read_config(path, encoder or {})
     weights = _read_weights(path / WEIGHTS)
-    with torch.device("meta"):  # shapes only: the values come from the file
+    with _SkipDrawing():
         body = Encoder(config.encoder)
         ctc = config.kind == "ctc"
         model = CTCModel(body, config.vocabulary_size or 0) if ctc else body
@@ -227,6 +227,18 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
             raise ModelFolderError(f"{file}: weight {name!r} is not of this model; {remedy}.")
     values = {name[len(prefix) :]: weight.float() for name, weight in given.items()}
     model.load_state_dict(values, assign=True)
+
+
+class _SkipDrawing(TorchFunctionMode):
+    """Inside, nobody draws initial weights: those from the file come in their place."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _read_tokens(path: Path, vocabulary_size: int | None) -> Tokens:

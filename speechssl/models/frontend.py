@@ -183,7 +183,7 @@ class FbankFrontend(nn.Module):
         super().__init__()
         self.config = config
         self.channels = 2 * config.mel_bins
-        # Constants are made on the CPU even where parameters are only outlined (meta device).
+        # Constants have values even where parameters are only outlined (meta device).
         window = torch.hann_window(WINDOW_SAMPLES, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)
         filters = mel_filters(config.mel_bins, self.FFT)

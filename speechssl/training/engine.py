@@ -262,9 +262,7 @@ class SpeechRecipe(Recipe):
         if job.dev_cuts is not None and job.dev_loader is not None:
             valid_units.append(ValidationUnit(model))
             valid_readers.append(ValidationReader(job.dev_cuts, job.dev_loader, job.data, **place))
-        return context.create_trainer(
-            unit, train_reader, valid_units, valid_readers
-        )
+        return context.create_trainer(unit, train_reader, valid_units, valid_readers)
 
     def _build_model(self) -> nn.Module:
         torch.manual_seed(self.job.seed)

@@ -21,7 +21,7 @@ from lhotse import CutSet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechssl.config import build, merge, to_dict
+from speechssl.config import build
 from speechssl.data.batch import SpeechBatch
 from speechssl.data.loading import CutLoader
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
@@ -147,7 +147,7 @@ def finetune(
     ``SpeechSSLError`` for a bad recipe, manifest, model folder or output folder.
     """
     recipe = load_recipe(FinetuneRecipe, recipe_path, overrides)
-    config = _encoder_config(recipe, init)
+    config = _new_encoder(recipe, init).config
     folder = RunFolder(exp)
     description = describe("finetune", recipe, config, data_dir, seed, init)
     folder.check(description)
@@ -159,10 +159,7 @@ def finetune(
     settings = recipe.finetune
 
     def build_model() -> FinetuneModel:
-        encoder = Encoder(config)
-        if init is not None:
-            encoder.load_state_dict(load_encoder(init).state_dict())
-        model = CTCModel(encoder, len(tokens), dropout=settings.dropout)
+        model = CTCModel(_new_encoder(recipe, init), len(tokens), dropout=settings.dropout)
         return FinetuneModel(model, settings, tokens)
 
     train(
@@ -202,13 +199,12 @@ def export_finetuned(
     return model_dir
 
 
-def _encoder_config(recipe: FinetuneRecipe, init: Path | None) -> EncoderConfig:
-    """The encoder's configuration: the recipe's own, or the pretrained one with changes."""
+def _new_encoder(recipe: FinetuneRecipe, init: Path | None) -> Encoder:
+    """The encoder to start from: new, or the pretrained one with the recipe's changes."""
     if init is None:
-        return encoder_settings(recipe.model)
-    changes = {k: v for k, v in recipe.model.items() if k != "preset"}
-    pretrained = to_dict(load_encoder(init).config)
-    return build(EncoderConfig, merge(pretrained, changes), "model")
+        return Encoder(encoder_settings(recipe.model))
+    changes = {name: value for name, value in recipe.model.items() if name != "preset"}
+    return load_encoder(init, encoder=changes)
 
 
 def _has_dev(data_dir: Path) -> bool:

@@ -6,7 +6,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import click
 import numpy as np
 import pytest
 import soundfile
@@ -21,14 +20,13 @@ from speechssl.data.corpus import (
     hash_fraction,
     hold_out,
     read_report,
-    run_tool,
     split_by_key,
     split_by_speaker,
     split_of,
     write_corpus,
 )
 from speechssl.data.manifest import cuts_path, load_cuts
-from speechssl.errors import AudioError, ManifestError, RunFolderError
+from speechssl.errors import ManifestError, RunFolderError
 
 
 def noise(path: Path, seconds: float = 0.5, channels: int = 1) -> Path:
@@ -260,18 +258,6 @@ def test_download_is_whole_or_not_there(server: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="7000 of 10000 bytes came"):
         download_file(f"{server}/7000", tmp_path / "cache" / "part")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["whole"]
-
-
-def test_run_tool_prints_one_line_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
-    @click.command()
-    @click.argument("name")
-    def tool(name: str) -> None:
-        raise AudioError(f"{name}: no such file; check the path.")
-
-    with pytest.raises(SystemExit) as caught:
-        run_tool(tool, ["a.wav"])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: a.wav: no such file; check the path.\n"
 
 
 def test_short_report_is_a_table() -> None:

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from speechssl.data.corpus import run_tool
-
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
@@ -42,7 +40,7 @@ def tool(
         module = load_tool(name) if isinstance(name, str) else name
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
-            run_tool(module.main, [str(argument) for argument in arguments])
+            module.main.main([str(argument) for argument in arguments])
         printed = capsys.readouterr()
         return int(caught.value.code or 0), printed.out, printed.err
 
