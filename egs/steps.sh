@@ -40,6 +40,35 @@ run_stage() {
 if [ -x "$root/.venv/bin/python" ]; then PATH="$root/.venv/bin:$PATH"; fi
 command -v speechssl >/dev/null || die "speechssl is not installed; run \`make setup\` in $root"
 
+has_gpu() { python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
+
+# pretrain ARGUMENTS: `speechssl pretrain` on the GPU, or on two CPU processes of half the cores
+# each, which is faster than one of all. The recipe's update is the same either way.
+pretrain() {
+  if has_gpu || [ "$(nproc)" -lt 2 ]; then
+    speechssl pretrain "$@"
+  else
+    OMP_NUM_THREADS=$(($(nproc) / 2)) python -m torch.distributed.run --standalone \
+      --nproc-per-node 2 -m speechssl.cli.main pretrain "$@"
+  fi
+}
+
+# side_by_side FUNCTION NAME...: `FUNCTION NAME` for each name. Small models leave cores idle, so
+# without a GPU as many run at once as there are cores; each line of output starts with its name.
+side_by_side() (
+  function=$1 failed=0; shift
+  at_once=$#
+  if has_gpu; then at_once=1; elif [ "$(nproc)" -lt "$at_once" ]; then at_once=$(nproc); fi
+  export OMP_NUM_THREADS=$(($(nproc) / at_once))
+  trap 'kill $(jobs -p)' TERM
+  for name in "$@"; do
+    if [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; then wait -n || failed=$?; fi
+    "$function" "$name" > >(sed -u "s|^|$name: |") 2> >(sed -u "s|^|$name: |" >&2) &
+  done
+  for job in $(jobs -p); do wait "$job" || failed=$?; done
+  exit "$failed"
+)
+
 # show_transcripts MODEL CUTS COUNT: transcribes the first COUNT recordings of a manifest with
 # `speechssl transcribe` and prints what was really said above each.
 show_transcripts() {

@@ -40,20 +40,24 @@ corpus_stage() {
 targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
 
 pretrain_stage() {
-  speechssl pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed"
+  pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed"
 }
 
-finetune_stage() {
-  for labels in ${minutes}min all; do
-    speechssl finetune "$conf/ctc_$labels.yaml" "$data/$labels" "$exp/pretrained_$labels" \
-      --init "$exp/pretrain/model" --seed "$seed"
-    speechssl finetune "$conf/ctc_${labels}_scratch.yaml" "$data/$labels" "$exp/scratch_$labels" \
-      --init none --seed "$seed"
-  done
+systems=("pretrained_${minutes}min" "scratch_${minutes}min" pretrained_all scratch_all)
+
+finetune_system() {
+  local start=${1%%_*} labels=${1#*_}
+  case "$start" in
+    pretrained) local recipe="ctc_$labels" init="$exp/pretrain/model" ;;
+    scratch) local recipe="ctc_${labels}_scratch" init=none ;;
+  esac
+  speechssl finetune "$conf/$recipe.yaml" "$data/$labels" "$exp/$1" --init "$init" --seed "$seed"
 }
+
+finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
 
 decode_stage() {
-  for system in pretrained_"${minutes}min" scratch_"${minutes}min" pretrained_all scratch_all; do
+  for system in "${systems[@]}"; do
     speechssl decode "$exp/$system/model" "$data/all/test/cuts.jsonl.gz" \
       "$exp/$system/test.hyps.jsonl" --overwrite
   done

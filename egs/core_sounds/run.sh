@@ -41,15 +41,19 @@ corpus_stage() {
 targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
 
 pretrain_stage() {
-  speechssl pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed"
+  pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed"
 }
 
-finetune_stage() {
-  speechssl finetune "$conf/ctc.yaml" "$data/en_${minutes}min" "$exp/pretrained" \
-    --init "$exp/pretrain/model" --seed "$seed"
-  speechssl finetune "$conf/ctc_scratch.yaml" "$data/en_${minutes}min" "$exp/scratch" \
-    --init none --seed "$seed"
+finetune_system() {
+  case "$1" in
+    pretrained) local recipe=ctc init="$exp/pretrain/model" ;;
+    scratch) local recipe=ctc_scratch init=none ;;
+  esac
+  speechssl finetune "$conf/$recipe.yaml" "$data/en_${minutes}min" "$exp/$1" \
+    --init "$init" --seed "$seed"
 }
+
+finetune_stage() { side_by_side finetune_system pretrained scratch; }
 
 decode_stage() {
   for system in pretrained scratch; do
