@@ -56,17 +56,22 @@ pretrain() {
 # side_by_side FUNCTION NAME...: `FUNCTION NAME` for each name. Small models leave cores idle, so
 # without a GPU as many run at once as there are cores; each line of output starts with its name.
 side_by_side() (
-  function=$1 failed=0; shift
+  function=$1; shift
   at_once=$#
   if has_gpu; then at_once=1; elif [ "$(nproc)" -lt "$at_once" ]; then at_once=$(nproc); fi
   export OMP_NUM_THREADS=$(($(nproc) / at_once))
+  failed=$(mktemp)
+  trap 'rm -f "$failed"' EXIT
   trap 'kill $(jobs -p)' TERM
   for name in "$@"; do
-    if [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; then wait -n || failed=$?; fi
-    "$function" "$name" > >(sed -u "s|^|$name: |") 2> >(sed -u "s|^|$name: |" >&2) &
+    if [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; then wait -n || true; fi
+    (
+      trap '[ $? = 0 ] || echo "$name" >> "$failed"' EXIT
+      "$function" "$name"
+    ) > >(sed -u "s|^|$name: |") 2> >(sed -u "s|^|$name: |" >&2) &
   done
-  for job in $(jobs -p); do wait "$job" || failed=$?; done
-  exit "$failed"
+  wait
+  if [ -s "$failed" ]; then die "failed: $(paste -sd ' ' "$failed")"; fi
 )
 
 # show_transcripts MODEL CUTS COUNT: transcribes the first COUNT recordings of a manifest with

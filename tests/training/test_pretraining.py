@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from lhotse import CutSet
 
 from speechssl.cli.main import group
 from speechssl.clustering import LabelConfig, label
-from speechssl.data.manifest import cuts_path
+from speechssl.config import read_yaml, write_yaml
+from speechssl.data.manifest import cuts_path, load_cuts
 from speechssl.data.targets import FrameTargets, codebook_path, targets_path
 from speechssl.models.folder import load_encoder
 from speechssl.training.run_folder import RunFolder
@@ -35,6 +37,21 @@ def data(corpus_copy: Path) -> Path:
 
 def command(recipe: Path, data: Path, exp: Path, *more: str) -> list[str]:
     return ["pretrain", str(recipe), str(data), str(exp), "--targets", "mfcc", *more]
+
+
+def contrastive(recipe: Path) -> Path:
+    """The recipe beside ``recipe`` that has a small contrastive objective in place of clusters."""
+    values = read_yaml(recipe)
+    values["objective"] = {
+        "kind": "contrastive",
+        "entries": 8,
+        "codeword_size": 16,
+        "projection_size": 16,
+        "distractors": 5,
+    }
+    path = recipe.with_name("contrastive.yaml")
+    path.write_text(write_yaml(values))
+    return path
 
 
 def cli(*arguments: object) -> Result:
@@ -161,17 +178,8 @@ def test_a_folder_with_other_files_is_left_alone(
 def test_contrastive_needs_no_targets(
     corpus_copy: Path, pretrain_recipe: Path, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "contrastive.yaml"
-    text = pretrain_recipe.read_text()
-    start, end = text.index("objective:"), text.index("data:")
-    recipe.write_text(
-        text[:start]
-        + "objective: {kind: contrastive, groups: 2, entries: 8, codeword_size: 16,"
-        + " projection_size: 16, distractors: 5}\n"
-        + text[end:]
-    )
     exp = tmp_path / "exp"
-    result = cli("pretrain", recipe, corpus_copy, exp, "training.updates=4")
+    result = cli("pretrain", contrastive(pretrain_recipe), corpus_copy, exp, "training.updates=4")
     assert result.exit_code == 0, result.output
     assert metrics(exp)[-1]["codebook_perplexity"] > 1
 
@@ -187,3 +195,41 @@ def test_training_goes_on_from_another_model(
     before, after = (load_encoder(exp / "model").state_dict() for exp in (first, second))
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=1e-5, rtol=0)
+
+
+def test_bad_audio_stops_the_run_in_one_line(
+    corpus_copy: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    cuts = list(load_cuts(cuts_path(corpus_copy, "train")))
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(Path(cuts[0].recording.sources[0].source).read_bytes()[:2000])
+    cuts[0].recording.sources[0].source = str(broken)
+    CutSet.from_cuts(cuts).to_file(cuts_path(corpus_copy, "train"))
+    result = cli(
+        "pretrain", contrastive(pretrain_recipe), corpus_copy, tmp_path / "exp",
+        "training.updates=40",
+    )  # fmt: skip
+    refuses(result, "1 of 12 recordings cannot be read", "broken.wav", "truncated")
+
+
+def test_a_damaged_checkpoint_is_named(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    assert cli(*command(pretrain_recipe, data, exp)).exit_code == 0
+    (file,) = (exp / "checkpoints" / "step_8" / "model").rglob("*.pt")
+    file.write_bytes(file.read_bytes()[:1000])
+    refuses(cli(*command(pretrain_recipe, data, exp)), "step_8", "remove")
+    refuses(cli("export", exp, tmp_path / "model", "--checkpoint", "last"), "step_8", "remove")
+    assert not (tmp_path / "model").exists()
+
+
+def test_any_checkpoint_can_be_exported(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    assert cli(*command(pretrain_recipe, data, exp, "training.keep_last=2")).exit_code == 0
+    for choice, step in (("4", 4), ("last", 8)):
+        model = tmp_path / f"model-{choice}"
+        assert cli("export", exp, model, "--checkpoint", choice).exit_code == 0
+        expected = RunFolder(exp).load_weights(step)
+        for name, value in load_encoder(model).state_dict().items():
+            assert torch.equal(value, expected[f"encoder.{name}"])
+    refuses(cli("export", exp, tmp_path / "no", "--checkpoint", "5"), "no checkpoint at update 5")
+    refuses(cli("export", tmp_path, tmp_path / "no"), "is not a run folder")

@@ -1,0 +1,73 @@
+"""The shell side of the experiments: options, stages, systems trained side by side."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(ROOT.glob("egs/*/run.sh"))
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def bash(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Runs ``text`` as a script that has sourced egs/steps.sh, stages 0 to 9 wanted."""
+    setup = f'set -euo pipefail; root="{ROOT}" exp="{tmp_path}" stage=0 stop_stage=9 seed=1\n'
+    script = f'{setup}source "{ROOT}/egs/steps.sh"\n{text}'
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
+def test_every_experiment_explains_itself_and_refuses_nonsense(script: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(script), *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=False
+        )
+
+    explained = run("--help")
+    assert explained.returncode == 0
+    assert "example: " in explained.stdout
+    for arguments, message in (
+        (["--stgae", "1"], "unknown option --stgae"),
+        (["--stage"], "--stage needs a value"),
+        (["--stage", "one"], "are numbers"),
+    ):
+        refused = run(*arguments)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+
+def test_a_finished_stage_is_skipped_and_a_failed_one_is_not(tmp_path: Path) -> None:
+    text = """
+    good() { echo ran; }
+    bad() { echo tried; false; }
+    run_stage 1 "a good stage" good
+    run_stage 1 "a good stage" good
+    run_stage 2 "a bad stage" bad
+    echo never
+    """
+    first, second = bash(text, tmp_path), bash(text, tmp_path)
+    assert first.returncode == second.returncode == 1
+    assert (first.stdout.count("ran"), second.stdout.count("ran")) == (1, 0)
+    assert (first.stdout.count("tried"), second.stdout.count("tried")) == (1, 1)
+    assert "never" not in first.stdout
+
+
+def test_systems_run_side_by_side_and_a_failure_is_seen(tmp_path: Path) -> None:
+    text = 'work() { echo "with $OMP_NUM_THREADS"; [ "$1" != bad ]; }\n'
+    good = bash(f"{text} side_by_side work a b c", tmp_path)
+    assert good.returncode == 0, good.stderr
+    lines = sorted(good.stdout.split("\n"))
+    assert [line.split(": with")[0] for line in lines if line] == ["a", "b", "c"]
+    failed = bash(f"{text} side_by_side work a bad c; echo never", tmp_path)
+    assert failed.returncode == 2
+    assert "error: failed: bad" in failed.stderr
+    assert "c: with" in failed.stdout, "the others are finished first"
+    assert "never" not in failed.stdout
