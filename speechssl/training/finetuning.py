@@ -36,6 +36,7 @@ from speechssl.models.folder import load_encoder, save_model_folder
 from speechssl.objectives.base import Loss
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.training.augment import change_speed
+from speechssl.training.curves import draw_curves
 from speechssl.training.engine import Job, is_main_process, train
 from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
@@ -180,6 +181,7 @@ def finetune(
         )
     )
     if is_main_process():
+        draw_curves(exp)
         export_finetuned(folder, "best", folder.model)
     return folder.model
 

@@ -28,6 +28,7 @@ from speechssl.models.folder import load_encoder, save_model_folder
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
+from speechssl.training.curves import draw_curves
 from speechssl.training.engine import Job, is_main_process, train
 from speechssl.training.metrics import loss_metrics
 from speechssl.training.recipe import DataConfig, PretrainRecipe, load_recipe
@@ -114,6 +115,7 @@ def pretrain(
         )
     )
     if is_main_process():
+        draw_curves(exp)
         export_pretrained(folder, "last", folder.model)
     return folder.model
 

@@ -1,7 +1,8 @@
 """A run's folder: what it is, whose it is, and the weights in its checkpoints.
 
 ``recipe.yaml`` says in readable form what the run trains; ``checkpoints/`` is the engine's;
-``metrics/*.jsonl`` and ``tb/`` hold the curves; ``model/`` is the finished model folder.
+``metrics/*.jsonl``, ``tb/`` and ``curves.png`` hold the curves; ``model/`` is the finished model
+folder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from speechssl.files import write_text
 
 RECIPE_FILE = "recipe.yaml"
 MODEL_FOLDER = "model"
-ENGINE_FILES = ("checkpoints", "metrics", "tb", "logs", "config.yaml", MODEL_FOLDER)
 
 
 class RunFolder:

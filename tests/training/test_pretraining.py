@@ -92,6 +92,7 @@ def test_a_run_leaves_a_model_metrics_and_curves(
         assert all(row[name] >= 0 for row in rows), name
     assert rows[-1]["total_audio_hours"] > rows[0]["total_audio_hours"] > 0
     assert [row["Step"] for row in metrics(exp, "valid")] == [4, 8]
+    assert (exp / "curves.png").stat().st_size > 20_000
     assert list((exp / "tb").rglob("events.out.tfevents.*"))
     assert RunFolder(exp).steps()[-1] == 8
 
