@@ -363,7 +363,11 @@ def hide_library_warnings() -> None:
     """Keeps what libraries say to their own developers off the user's console."""
     logging.getLogger("fairseq2").setLevel(logging.WARNING)  # until the log file is open
     logging.captureWarnings(True)
-    hidden = ("DeprecationWarning", "You are using DynamicBucketingSampler")
+    hidden = (
+        "DeprecationWarning",
+        "You are using DynamicBucketingSampler",
+        "We have exceeded the max_duration constraint",  # long recordings are cropped
+    )
     logging.getLogger("py.warnings").addFilter(
         lambda record: not any(text in record.getMessage() for text in hidden)
     )
