@@ -33,8 +33,10 @@ def command(
       speechssl finetune recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
       speechssl finetune recipes/ctc_tiny.yaml data exp/scratch --init none optimizer.lr=1e-3
     """
+    from speechssl.training.engine import is_main_process
     from speechssl.training.finetuning import finetune
 
     start = None if init == "none" else Path(init)
     model = finetune(recipe, data_dir, exp, init=start, seed=seed, overrides=overrides)
-    click.echo(str(model))
+    if is_main_process():
+        click.echo(str(model))

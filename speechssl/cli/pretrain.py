@@ -39,9 +39,11 @@ def command(
       speechssl pretrain recipes/clusters_tiny.yaml data exp/pretrain --targets mfcc \\
           training.updates=2000
     """
+    from speechssl.training.engine import is_main_process
     from speechssl.training.pretraining import pretrain
 
     model = pretrain(
         recipe, data_dir, exp, targets=targets, seed=seed, init=init, overrides=overrides
     )
-    click.echo(str(model))
+    if is_main_process():
+        click.echo(str(model))
