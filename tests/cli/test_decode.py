@@ -121,7 +121,11 @@ def test_no_readable_recording_writes_nothing(speechssl, recogniser, own_corpus,
     assert not out.exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b'{"id": 1}\n{')])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"no gzip", gzip.compress(b'{"id": 1}\n{')],
+    ids=["missing", "empty", "no gzip", "no cuts"],  # gzip has a time stamp: no name for a test
+)
 def test_bad_manifests(fails, recogniser, tmp_path, content):
     cuts, out = tmp_path / "cuts.jsonl.gz", tmp_path / "hyps.jsonl"
     if content is not None:
