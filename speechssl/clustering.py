@@ -160,9 +160,8 @@ def label(
     report: dict[str, Any] = {"name": name, **settings, "splits": {}}
     for split, cuts in manifests.items():
         path = targets_path(data_dir, split, name)
-        if path.is_file() and FrameTargets.load(path).meta == meta:
-            targets = FrameTargets.load(path)
-        else:
+        targets = FrameTargets.load(path) if path.is_file() else None
+        if targets is None or targets.meta != meta:
             targets = label_cuts(cuts, features, codebook, meta, split)
             targets.save(path)
         targets.check((cut for cut in cuts if cut.id in targets), path, codebook_file)

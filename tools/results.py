@@ -23,6 +23,7 @@ from speechssl.scoring import (
     score,
 )
 from speechssl.tables import percent, table
+from speechssl.training.curves import read_metrics
 from speechssl.training.run_folder import RunFolder
 
 # Okabe & Ito: colours that colour-blind readers can tell apart; markers tell the rest.
@@ -188,13 +189,11 @@ def read_run(exp: Path) -> dict[str, Any]:
     }
 
 
-def _last_metrics(exp: Path) -> dict[str, float]:
-    file = exp / "metrics" / "train.jsonl"
-    try:
-        last: dict[str, float] = json.loads(file.read_text().splitlines()[-1])
-    except (OSError, IndexError, ValueError) as error:
-        raise RunFolderError(f"{file}: no metrics of a run ({error}); train it first.") from None
-    return last
+def _last_metrics(exp: Path) -> dict[str, Any]:
+    rows = read_metrics(exp, "train")
+    if not rows:
+        raise RunFolderError(f"{exp}: has no training metrics; train it first.")
+    return rows[-1]
 
 
 def _score(row: Row) -> Result:

@@ -27,7 +27,7 @@ from speechssl.data.manifest import cut_text
 from speechssl.data.targets import FrameTargets
 from speechssl.data.text import Tokens
 from speechssl.errors import AudioError
-from speechssl.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, min_samples
+from speechssl.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, min_samples, num_frames
 
 logger = logging.getLogger("speechssl")
 
@@ -117,7 +117,6 @@ class CutLoader:
         Raises ``AudioError`` where the recording cannot be read.
         """
         first_frame = 0
-        waveform = None
         if self.max_seconds is not None and cut.duration > self.max_seconds:
             spare_frames = int((cut.duration - self.max_seconds) * FRAME_RATE)
             first_frame = random.Random(f"{seed}/{cut.id}").randint(0, spare_frames)
@@ -136,7 +135,7 @@ class CutLoader:
             )
         targets = None
         if self.targets is not None:
-            frames = (len(waveform) - min_samples(1)) // HOP_SAMPLES + 1
+            frames = num_frames(len(waveform))
             targets = self.targets[cut.id][first_frame : first_frame + frames]
         text = cut_text(cut)
         tokens = self.tokens.encode(text) if self.tokens is not None and text else None
