@@ -1,12 +1,18 @@
-"""Self-attention over the frames of one recording (Vaswani et al., 2017, equation 1)."""
+"""Self-attention over the frames of one recording (Vaswani et al., 2017, equation 1).
+
+B recordings, T frames, D model size, H heads, d = D / H.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from speechssl.models.dropout import dropout
+from speechssl.models.dropout import LEVELS, drop_signs, dropped_levels
 
 PLAIN_FRAMES = 512
 """Up to so many frames, plain matrix products beat the CPU's fused attention."""
@@ -24,44 +30,106 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, inputs: Tensor, padding: Tensor | None) -> Tensor:
-        """inputs [B, T, D], padding [B, T] bool (True behind ends) or None -> [B, T, D]."""
-        batch, frames, dim = inputs.shape
-        shape = (batch, frames, self.heads, dim // self.heads)
-        query = self.query(inputs).view(shape).transpose(1, 2)  # [B, H, T, D / H]
-        key = self.key(inputs).view(shape).transpose(1, 2)
-        value = self.value(inputs).view(shape).transpose(1, 2)
-        context = attention(query, key, value, padding, self.dropout if self.training else 0.0)
-        return self.out(context.transpose(1, 2).reshape(batch, frames, dim))  # type: ignore[no-any-return]
+    def forward(
+        self, inputs: Tensor, padding: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
+        """inputs [B, T, D], padding [B, T] bool (True behind ends) or None -> [B, T, D].
+
+        With ``positions`` [M] int64, frames of the flattened [B * T], only their outputs are
+        computed: [M, D].
+        """
+        context = attention(
+            self.project(inputs), self.heads, padding, self.dropout if self.training else 0.0
+        )
+        return self.out(take_frames(context, positions))  # type: ignore[no-any-return]
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """Queries, keys and values side by side, as one product. [B, T, D] -> [B, T, 3 D]."""
+        parts = (self.query, self.key, self.value)
+        weight = torch.cat([part.weight for part in parts])
+        return F.linear(inputs, weight, torch.cat([part.bias for part in parts]))
+
+
+def take_frames(values: Tensor, positions: Tensor | None) -> Tensor:
+    """The frames at ``positions`` [M] of the flattened [B * T]; all where it is None.
+
+    values [B, T, D] -> [M, D] or [B, T, D].
+    """
+    return values if positions is None else values.flatten(0, 1).index_select(0, positions)
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout_probability: float
+    projected: Tensor, heads: int, padding: Tensor | None, dropout_probability: float
 ) -> Tensor:
     """Weighted mean of the values, weights being the softmax of scaled products.
 
-    query, key, value [B, H, T, d]; padding [B, T] bool, True at frames that nobody may look at,
-    or None; ``dropout_probability`` applies to the weights. Returns [B, H, T, d].
+    projected [B, T, 3 D]: queries, keys and values side by side; padding [B, T] bool, True at
+    frames that nobody may look at, or None; ``dropout_probability`` applies to the weights.
+    Returns [B, T, D].
     """
-    if query.device.type == "cpu" and query.size(2) <= PLAIN_FRAMES:
-        return plain_attention(query, key, value, padding, dropout_probability)
+    batch, frames, width = projected.shape
+    if projected.device.type == "cpu" and frames <= PLAIN_FRAMES:
+        dropped = dropped_levels(dropout_probability)
+        context: Tensor = _PlainAttention.apply(projected, heads, padding, dropped)  # type: ignore[no-untyped-call]
+        return context
+    # [B, T, 3, H, d] -> three of [B, H, T, d]
+    query, key, value = projected.view(batch, frames, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind()
     mask = None if padding is None else ~padding[:, None, None, :]
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout_probability)
+    context = F.scaled_dot_product_attention(query, key, value, mask, dropout_probability)
+    return context.transpose(1, 2).reshape(batch, frames, width // 3)
 
 
-def plain_attention(
-    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, dropout_probability: float
-) -> Tensor:
-    """``attention`` as two matrix products around a softmax."""
-    batch, heads, frames, width = query.shape
-    flat = (batch * heads, frames, width)  # explicit, because matmul would transpose by copying
-    query = (query * width**-0.5).reshape(flat)
-    scores = torch.bmm(query, key.reshape(flat).transpose(1, 2))  # [B * H, T, T]
-    if padding is not None:
-        # Finite, so that a recording without frames gives no NaN; added in place, which costs the
-        # backward pass nothing.
-        lowest = torch.finfo(scores.dtype).min / 2
-        penalty = padding.to(scores.dtype).mul_(lowest).repeat_interleave(heads, 0)
-        scores += penalty[:, None, :]
-    weights = dropout(scores.softmax(-1), dropout_probability, training=True)
-    return torch.bmm(weights, value.reshape(flat)).view(batch, heads, frames, width)
+class _PlainAttention(torch.autograd.Function):
+    """``attention`` as two matrix products around a softmax, whose weights [B H, T, T] are kept
+    for the backward pass: once, with a negative sign where dropout dropped them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, projected: Tensor, heads: int, padding: Tensor | None, dropped: int
+    ) -> Tensor:
+        batch, frames, _ = projected.shape
+        parts = projected.view(batch, frames, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        parts = parts.clone(memory_format=torch.contiguous_format)  # bmm would copy each time
+        query, key, value = parts.view(3, batch * heads, frames, -1).unbind()  # [B H, T, d]
+        query *= query.size(-1) ** -0.5
+        scores = torch.bmm(query, key.transpose(1, 2))  # [B H, T, T]
+        if padding is not None:
+            # Finite, so that a recording without frames gives no NaN.
+            lowest = torch.finfo(scores.dtype).min / 2
+            penalty = padding.to(scores.dtype).mul_(lowest).repeat_interleave(heads, 0)
+            scores += penalty[:, None, :]
+        weights = torch.softmax(scores, -1, out=scores)
+        kept = weights
+        if dropped:
+            weights.mul_(drop_signs(weights, dropped))
+            kept = weights.relu().mul_(LEVELS / (LEVELS - dropped))
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.dropped = dropped
+        return _from_heads(torch.bmm(kept, value), batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        query, key, value, weights = ctx.saved_tensors
+        batch, frames, width = gradients[0].shape
+        heads = len(query) // batch
+        gradient = gradients[0].reshape(batch, frames, heads, -1).transpose(1, 2).reshape_as(query)
+        to_parts = query.new_empty(3, *query.shape)
+        to_weights = torch.bmm(gradient, value.transpose(1, 2))
+        kept = weights
+        if ctx.dropped:
+            kept = weights.relu().mul_(LEVELS / (LEVELS - ctx.dropped))
+            to_weights.mul_(kept.sign()).mul_(LEVELS / (LEVELS - ctx.dropped))
+            weights = weights.abs()
+        torch.bmm(kept.transpose(1, 2), gradient, out=to_parts[2])
+        to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+        torch.bmm(to_scores, key, out=to_parts[0]).mul_(query.size(-1) ** -0.5)
+        torch.bmm(to_scores.transpose(1, 2), query, out=to_parts[1])
+        to_parts = to_parts.view(3, batch, heads, frames, -1).permute(1, 3, 0, 2, 4)
+        return to_parts.reshape(batch, frames, 3 * width), None, None, None
+
+
+def _from_heads(values: Tensor, batch: int) -> Tensor:
+    """[B H, T, d] -> [B, T, D]."""
+    _, frames, size = values.shape
+    return values.view(batch, -1, frames, size).transpose(1, 2).reshape(batch, frames, -1)

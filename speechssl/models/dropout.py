@@ -55,32 +55,55 @@ class Dropout(nn.Module):
 
 def keep_mask(like: Tensor, dropped: int) -> Tensor:
     """Zeros and ones shaped and typed as ``like``; each is 0 with probability dropped / 256."""
-    words = torch.empty((like.numel() + 7) // 8, dtype=torch.int64)
-    words.random_(-(2**63), None)  # all 64 bits
     if like.dtype in _ONE:
-        mask = _half_mask(words, dropped, _ONE[like.dtype]).view(like.dtype)
-    else:
-        mask = (words.view(torch.uint8) >= dropped).to(like.dtype)
-    return mask[: like.numel()].view(like.shape)
+        return _half_numbers(like, dropped, kept=_ONE[like.dtype], flip=0)
+    return (_random_bytes(like.numel()) >= dropped).to(like.dtype).view(like.shape)
+
+
+def drop_signs(like: Tensor, dropped: int) -> Tensor:
+    """Ones shaped and typed as ``like``; each is negative with probability dropped / 256."""
+    if like.dtype in _ONE:
+        return _half_numbers(like, dropped, kept=SIGN, flip=SIGN | _ONE[like.dtype])
+    return keep_mask(like, dropped).mul_(2).sub_(1)
 
 
 _ONE = {torch.bfloat16: 0x3F80, torch.float16: 0x3C00}
 """The bits of 1.0 in the 16-bit types."""
 
+SIGN = 0x8000
+"""The sign bit of a 16-bit number."""
 
-def _half_mask(words: Tensor, dropped: int, one: int) -> Tensor:
-    """Random ``words`` [N] int64 -> [2N] int64, which are 8N numbers of 16 bits: 0 or ``one``.
 
-    Each word is treated as four lanes of 16 bits with a random byte each; adding 256 - dropped
-    carries into a lane's ninth bit unless the byte is below ``dropped``. Whole words are cheap to
-    compute with, while comparing bytes and converting the outcome takes four times as long.
+def _random_words(count: int) -> Tensor:
+    """[count] int64 with 64 random bits each."""
+    return torch.empty(count, dtype=torch.int64).random_(-(2**63), None)
+
+
+def _random_bytes(count: int) -> Tensor:
+    """[count] uint8, uniform."""
+    return _random_words((count + 7) // 8).view(torch.uint8)[:count]
+
+
+def _half_numbers(like: Tensor, dropped: int, kept: int, flip: int) -> Tensor:
+    """16-bit numbers shaped and typed as ``like``, whose bits are those of ``kept``, or none with
+    probability dropped / 256; in either case the bits of ``flip`` are flipped afterwards.
+
+    A random word is treated as four lanes of 16 bits with a random byte each; adding
+    256 - dropped carries into a lane's ninth bit unless the byte is below ``dropped``. Whole words
+    are cheap to compute with, while comparing bytes and converting the outcome takes four times
+    as long.
     """
     low_bytes, low_bits = 0x00FF00FF00FF00FF, 0x0001000100010001
+    words = _random_words((like.numel() + 7) // 8)
     lanes = torch.empty(2, len(words), dtype=torch.int64)
     torch.bitwise_and(words, low_bytes, out=lanes[0])
-    torch.bitwise_and(words >> 8, low_bytes, out=lanes[1])
-    lanes.add_((LEVELS - dropped) * low_bits)
-    return lanes.bitwise_right_shift_(8).bitwise_and_(low_bits).mul_(one).view(-1)
+    torch.bitwise_and(words.bitwise_right_shift_(8), low_bytes, out=lanes[1])
+    lanes.add_((LEVELS - dropped) * low_bits).bitwise_right_shift_(8).bitwise_and_(low_bits)
+    lanes.mul_(kept)
+    if flip:
+        lanes.bitwise_xor_((flip * low_bits) - (1 << 64 if flip & SIGN else 0))  # as signed
+    numbers = lanes.view(-1).view(like.dtype)
+    return numbers[: like.numel()].view(like.shape)
 
 
 class _Dropout(torch.autograd.Function):

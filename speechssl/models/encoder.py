@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from speechssl.config import require
 from speechssl.frames import num_frames
-from speechssl.models.attention import SelfAttention
+from speechssl.models.attention import SelfAttention, take_frames
 from speechssl.models.dropout import Dropout, dropout
 from speechssl.models.frontend import FrontendConfig, build_frontend
 from speechssl.models.padding import padding_mask, zero_padding
+from speechssl.models.strided import gelu_linear
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ class Encoder(nn.Module):
         return torch.where(mask[:, :, None], self.mask_embedding.to(inputs.dtype), inputs)
 
     @overload
-    def contextualize(self, inputs: Tensor, num_frames: Tensor) -> Tensor: ...
+    def contextualize(
+        self, inputs: Tensor, num_frames: Tensor, *, positions: Tensor | None = None
+    ) -> Tensor: ...
 
     @overload
     def contextualize(
@@ -122,16 +125,24 @@ class Encoder(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]: ...
 
     def contextualize(
-        self, inputs: Tensor, num_frames: Tensor, *, layers: bool = False
+        self,
+        inputs: Tensor,
+        num_frames: Tensor,
+        *,
+        layers: bool = False,
+        positions: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Position embedding and transformer.
 
         inputs [B, T, D], num_frames [B] -> context [B, T, D]; with ``layers`` also the
         hidden states, L + 1 of [B, T, D]: the first layer's input, then each layer's output, the
         last being the context. What stands behind a recording's end is undefined.
+
+        With ``positions`` [M] int64, frames of the flattened [B * T], the context is computed
+        for them alone: [M, D]. The last layer then does its feed-forward for M frames only.
         """
         states = []
-        for state in self._states(inputs, num_frames):
+        for state in self._states(inputs, num_frames, positions):
             context = state
             if layers:
                 states.append(state)
@@ -163,29 +174,36 @@ class Encoder(nn.Module):
                 return state
         raise AssertionError
 
-    def _states(self, inputs: Tensor, frames: Tensor) -> Iterable[Tensor]:
-        """Yields the input of the first layer, then the output of each layer, [B, T, D] each."""
+    def _states(
+        self, inputs: Tensor, frames: Tensor, positions: Tensor | None = None
+    ) -> Iterable[Tensor]:
+        """Yields the input of the first layer, then the output of each layer, [B, T, D] each;
+        the last one [M, D] with ``positions`` [M] (see ``contextualize``)."""
         padding = padding_mask(frames, inputs.size(1), inputs.device)
         inputs = zero_padding(inputs, padding)
         hidden = inputs + self.position(inputs)
         if self.config.norm == "post":
             hidden = self.norm(hidden)
         hidden = self.dropout(hidden)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, start=1):
             yield hidden
-            hidden = self._run(layer, hidden, padding)
+            wanted = positions if number == len(self.layers) else None
+            hidden = self._run(layer, hidden, padding, wanted)
+        if not self.layers:
+            hidden = take_frames(hidden, positions)
         yield self.norm(hidden) if self.config.norm == "pre" else hidden
 
-    def _run(self, layer: nn.Module, hidden: Tensor, padding: Tensor | None) -> Tensor:
-        """``layer``, or nothing if layer drop says so. [B, T, D] -> [B, T, D]."""
+    def _run(
+        self, layer: nn.Module, hidden: Tensor, padding: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """``layer``, or nothing if layer drop says so. [B, T, D] -> [B, T, D] or [M, D]."""
         if self.training and self.config.layer_drop > 0:
             drop = float(torch.rand((), device="cpu")) < self.config.layer_drop
             if drop and torch.is_grad_enabled():
-                skipped: Tensor = _Skip.apply(hidden, *layer.parameters())  # type: ignore[no-untyped-call]
-                return skipped
+                hidden = _Skip.apply(hidden, *layer.parameters())  # type: ignore[no-untyped-call]
             if drop:
-                return hidden
-        return layer(hidden, padding)  # type: ignore[no-any-return]
+                return take_frames(hidden, positions)
+        return layer(hidden, padding, positions)  # type: ignore[no-any-return]
 
 
 class PositionEmbedding(nn.Module):
@@ -229,17 +247,23 @@ class TransformerLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
         _init_linears(self)
 
-    def forward(self, inputs: Tensor, padding: Tensor | None) -> Tensor:
-        """inputs [B, T, D], padding [B, T] bool or None -> [B, T, D]."""
+    def forward(
+        self, inputs: Tensor, padding: Tensor | None, positions: Tensor | None = None
+    ) -> Tensor:
+        """inputs [B, T, D], padding [B, T] bool or None -> [B, T, D]; with ``positions`` [M],
+        frames of the flattened [B * T] whose outputs are wanted, [M, D]."""
+        residual = take_frames(inputs, positions)
         if self.pre_norm:
-            hidden = inputs + self.dropout(self.attention(self.attention_norm(inputs), padding))
+            attended = self.attention(self.attention_norm(inputs), padding, positions)
+            hidden = residual + self.dropout(attended)
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))  # type: ignore[no-any-return]
-        hidden = self.attention_norm(inputs + self.dropout(self.attention(inputs, padding)))
+        attended = self.attention(inputs, padding, positions)
+        hidden = self.attention_norm(residual + self.dropout(attended))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):
-    """Two linear maps around GELU. [B, T, D] -> [B, T, D]."""
+    """Two linear maps around GELU. [..., D] -> [..., D]."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -248,8 +272,11 @@ class FeedForward(nn.Module):
         self.activation_dropout = config.activation_dropout
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = F.gelu(self.expand(inputs))  # [B, T, F]
-        return self.contract(dropout(hidden, self.activation_dropout, self.training))  # type: ignore[no-any-return]
+        hidden = self.expand(inputs)  # [..., F]
+        if self.training and self.activation_dropout > 0:
+            hidden = dropout(F.gelu(hidden), self.activation_dropout, training=True)
+            return self.contract(hidden)  # type: ignore[no-any-return]
+        return gelu_linear(hidden, self.contract.weight, self.contract.bias)
 
 
 def _init_linears(module: nn.Module) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from speechssl.config import require
+from speechssl.devices import to_device
 from speechssl.errors import AudioError
 from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_frames
 from speechssl.models.padding import padding_mask, zero_padding
@@ -95,18 +96,19 @@ class WaveformFrontend(nn.Module):
         hidden = F.pad(waveforms, (0, -samples % HOP_SAMPLES))[:, :, None]  # [B, L, 1]
         for index, layer in enumerate(self.layers):
             if index == 0 and self.group_norm is not None:
-                hidden = F.gelu(self.group_norm(hidden, layer.weight, lengths))
+                hidden = self.group_norm(hidden, layer.weight, lengths)
             else:
-                hidden = layer(hidden)
-        frames = hidden[:, : num_frames(samples)]  # [B, T, C]
+                hidden = layer(hidden, gelu=index > 0)
+        frames = F.gelu(hidden[:, : num_frames(samples)])  # [B, T, C]
         return zero_padding(frames, frame_padding(lengths, frames))
 
 
 class ConvLayer(nn.Module):
-    """Strided convolution, layer norm if wanted, GELU. [B, L, C_in] -> [B, L / stride, C_out].
+    """Strided convolution, then layer norm if wanted. [B, L, C_in] -> [B, L / stride, C_out].
 
     ``weight`` is [C_out, C_in, kernel], as in public checkpoints. The last output frame of each
-    recording may see the next recording; whoever knows the lengths throws it away.
+    recording may see the next recording; whoever knows the lengths throws it away. The GELU that
+    follows is left to whoever uses the output, so that it need not be kept (``strided_linear``).
     """
 
     def __init__(
@@ -119,11 +121,10 @@ class ConvLayer(nn.Module):
         self.norm = nn.LayerNorm(c_out) if norm else None
         nn.init.kaiming_normal_(self.weight)  # as wav2vec 2.0 does
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        hidden = strided_linear(inputs, self.weight, self.bias, self.stride)
-        if self.norm is not None:
-            hidden = self.norm(hidden)
-        return F.gelu(hidden)
+    def forward(self, inputs: Tensor, gelu: bool) -> Tensor:
+        """``gelu`` applies GELU to ``inputs`` [B, L, C_in] first."""
+        hidden = strided_linear(inputs, self.weight, self.bias, self.stride, gelu=gelu)
+        return hidden if self.norm is None else self.norm(hidden).to(hidden.dtype)
 
 
 class TimeNorm(nn.Module):
@@ -150,7 +151,7 @@ class TimeNorm(nn.Module):
             windows = padded.unfold(1, kernel, stride)  # [B, L / stride, K]
             counts = (lengths - kernel) // stride + 1
             padding = padding_mask(counts, windows.size(1), windows.device)
-            totals = counts.clamp(min=1).to(windows)[:, None, None]
+            totals = _divisors(counts, windows)[:, None, None]
             mean = zero_padding(windows, padding).sum(1, keepdim=True) / totals  # [B, 1, K]
             centred = zero_padding(windows - mean, padding)
             covariance = centred.transpose(1, 2) @ centred / totals  # [B, K, K]
@@ -198,7 +199,7 @@ class FbankFrontend(nn.Module):
             energies = self.mel_energies(waveforms.float())  # [B, 2T, bands]
             counts = 2 * num_frames(lengths)
             padding = padding_mask(counts, energies.size(1), energies.device)
-            totals = counts.clamp(min=1).to(energies)[:, None, None]
+            totals = _divisors(counts, energies)[:, None, None]
             level = zero_padding(energies, padding).mean(2, keepdim=True).sum(1, keepdim=True)
             level = level / totals  # [B, 1, 1]
             bands = torch.log(energies / level.clamp(min=1e-20) + self.FLOOR)
@@ -239,12 +240,17 @@ def mel_filters(bands: int, fft: int) -> Tensor:
 def normalize_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
     """Each recording to zero mean and unit variance. [B, S], lengths [B] -> [B, S]."""
     padding = padding_mask(lengths, waveforms.size(1), waveforms.device)
-    totals = lengths.clamp(min=1).to(waveforms)[:, None]
+    totals = _divisors(lengths, waveforms)[:, None]
     centred = waveforms - waveforms.sum(1, keepdim=True) / totals
     if padding is not None:
         centred = centred.masked_fill(padding, 0.0)
     variance = centred.square().sum(1, keepdim=True) / totals
     return centred * torch.rsqrt(variance + 1e-7)  # 1e-7 as the public checkpoints expect
+
+
+def _divisors(counts: Tensor, like: Tensor) -> Tensor:
+    """``counts`` [B], at least 1, on the device and in the type of ``like``."""
+    return to_device(counts.clamp(min=1).to(like.dtype), like.device)
 
 
 def frame_padding(lengths: Tensor, frames: Tensor) -> Tensor | None:

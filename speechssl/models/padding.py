@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from speechssl.devices import to_device
+
 
 def padding_mask(lengths: Tensor, size: int, device: torch.device | None = None) -> Tensor | None:
     """True behind each recording's end. lengths [B] -> [B, size] bool on ``device``.
@@ -16,7 +18,7 @@ def padding_mask(lengths: Tensor, size: int, device: torch.device | None = None)
         return None
     positions = torch.arange(size, device=lengths.device)
     mask = positions[None, :] >= lengths[:, None]
-    return mask if device is None else mask.to(device, non_blocking=True)
+    return mask if device is None else to_device(mask, device)
 
 
 def zero_padding(values: Tensor, padding: Tensor | None) -> Tensor:

@@ -3,44 +3,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speechssl.models.attention import PLAIN_FRAMES, attention
+from speechssl.models.attention import PLAIN_FRAMES, SelfAttention, attention
+from speechssl.models.dropout import drop_signs
+
+HEADS, SIZE = 2, 8
 
 
-def _inputs(frames: int, dtype: torch.dtype) -> list[Tensor]:
+def _projected(frames: int, dtype: torch.dtype) -> Tensor:
     torch.manual_seed(0)
-    shape = (3, 2, frames, 8)
-    return [torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
+    return torch.randn(3, frames, 3 * HEADS * SIZE, dtype=dtype, requires_grad=True)
+
+
+def _parts(projected: Tensor) -> list[Tensor]:
+    """[B, T, 3 D] -> queries, keys, values [B, H, T, d]."""
+    return [
+        part.unflatten(-1, (HEADS, SIZE)).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+    ]
 
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("frames", [1, 37, PLAIN_FRAMES + 3])
 def test_equals_scaled_dot_product_attention(frames: int, padded: bool) -> None:
-    inputs = _inputs(frames, torch.float64)
+    projected = _projected(frames, torch.float64)
     lengths = torch.tensor([frames, max(1, frames // 2), 1])
     padding = torch.arange(frames) >= lengths[:, None] if padded else None
     keep = None if padding is None else ~padding[:, None, None, :]
-    expected = F.scaled_dot_product_attention(*inputs, attn_mask=keep)
+    expected = F.scaled_dot_product_attention(*_parts(projected), attn_mask=keep)
+    expected = expected.transpose(1, 2).flatten(2)
     upstream = torch.randn_like(expected)
-    expected_gradients = torch.autograd.grad(expected, inputs, upstream)
+    (expected_gradient,) = torch.autograd.grad(expected, projected, upstream)
 
-    actual = attention(*inputs, padding, 0.0)
+    actual = attention(projected, HEADS, padding, 0.0)
     torch.testing.assert_close(actual, expected)
-    gradients = torch.autograd.grad(actual, inputs, upstream)
-    torch.testing.assert_close(gradients, expected_gradients)
+    (gradient,) = torch.autograd.grad(actual, projected, upstream)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_dropout_has_the_gradient_of_its_mask() -> None:
+    projected = _projected(11, torch.float64)
+    torch.manual_seed(1)
+    actual = attention(projected, HEADS, None, 0.25)
+
+    query, key, value = _parts(projected)
+    weights = (query @ key.transpose(-1, -2) / SIZE**0.5).softmax(-1)
+    torch.manual_seed(1)
+    kept = drop_signs(weights.detach(), 64) > 0
+    assert 0 < kept.sum() < kept.numel()
+    expected = (torch.where(kept, weights / 0.75, 0.0) @ value).transpose(1, 2).flatten(2)
+
+    torch.testing.assert_close(actual, expected)
+    upstream = torch.randn_like(expected)
+    (expected_gradient,) = torch.autograd.grad(expected, projected, upstream)
+    (gradient,) = torch.autograd.grad(actual, projected, upstream)
+    torch.testing.assert_close(gradient, expected_gradient)
 
 
 def test_recording_without_frames_gives_numbers() -> None:
-    query, key, value = _inputs(5, torch.float32)
     padding = torch.tensor([[False] * 5, [True] * 5, [False] * 5])
-    assert attention(query, key, value, padding, 0.0).isfinite().all()
+    assert attention(_projected(5, torch.float32), HEADS, padding, 0.0).isfinite().all()
 
 
-def test_dropout_drops_weights_and_keeps_the_mean() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_weights_and_keeps_the_mean(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    query, key = torch.zeros(1, 1, 4000, 1), torch.zeros(1, 1, 4000, 1)
-    query, key = query[:, :, :400], key[:, :, :400]
-    value = torch.ones(1, 1, 400, 1)
-    context = attention(query, key, value, None, 0.25)
+    projected = torch.cat([torch.zeros(1, 400, 2), torch.ones(1, 400, 1)], dim=-1)
+    context = attention(projected.to(dtype), 1, None, 0.25).float()
     assert context.mean().item() == pytest.approx(1.0, abs=0.01)
     # 400 equal weights, each kept with probability 3/4: variance (1/3) / 400
     assert context.var().item() == pytest.approx(1 / 1200, rel=0.3)
+
+
+@pytest.mark.parametrize("frames", [9, PLAIN_FRAMES + 3])
+def test_outputs_at_positions_are_those_of_all(frames: int) -> None:
+    torch.manual_seed(0)
+    module = SelfAttention(HEADS * SIZE, HEADS, 0.0)
+    inputs = torch.randn(2, frames, HEADS * SIZE)
+    positions = torch.tensor([0, 3, frames - 1, frames, frames + 5])
+    chosen = module(inputs, None, positions)
+    torch.testing.assert_close(chosen, module(inputs, None).flatten(0, 1)[positions])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from speechssl.models.dropout import Dropout, dropout, dropped_levels, keep_mask
+from speechssl.models.dropout import Dropout, drop_signs, dropout, dropped_levels, keep_mask
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -27,6 +27,18 @@ def test_every_place_is_dropped_alike_and_alone() -> None:
     assert rates.max() < 0.72
     correlation = torch.corrcoef(kept.t()) - torch.eye(64)
     assert correlation.abs().max() < 0.04
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_signs_tell_what_the_mask_drops(dtype: torch.dtype) -> None:
+    like = torch.empty(100, 77, dtype=dtype)
+    torch.manual_seed(3)
+    mask = keep_mask(like, 100)
+    torch.manual_seed(3)
+    signs = drop_signs(like, 100)
+    assert signs.dtype == dtype
+    assert torch.equal(signs, mask * 2 - 1)
+    assert mask.unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 1001])

@@ -179,6 +179,20 @@ def test_trains_in_bf16(layout: str) -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("changes", [{}, {"layers": 0}, {"layer_drop": 0.999}])
+def test_context_at_positions_is_that_of_all(layout: str, changes: dict[str, float]) -> None:
+    encoder = _encoder(layout, dropout=0.0, attention_dropout=0.0, **changes)
+    encoder.train(bool(changes))
+    waveforms, lengths = _batch()
+    inputs = encoder.project(encoder.normalize(encoder.extract(waveforms, lengths)))
+    frames = num_frames(lengths)
+    positions = torch.tensor([0, 7, 12, 50, 60, 148])
+    everywhere = encoder.contextualize(inputs, frames)
+    chosen = encoder.contextualize(inputs, frames, positions=positions)
+    torch.testing.assert_close(chosen, everywhere.flatten(0, 1)[positions])
+
+
 def test_same_seed_same_training_pass() -> None:
     encoder = _encoder("group_post", attention_dropout=0.1, layer_drop=0.5).train()
     waveforms, lengths = _batch()

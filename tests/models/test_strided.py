@@ -3,27 +3,45 @@ import torch
 import torch.nn.functional as F
 
 from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES
-from speechssl.models.strided import strided_linear
+from speechssl.models.strided import gelu_linear, strided_linear
 
 
+@pytest.mark.parametrize("gelu", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("kernel", "stride"), sorted(set(zip(CONV_KERNELS, CONV_STRIDES))))
-def test_equals_conv1d_in_values_and_gradients(kernel: int, stride: int, bias: bool) -> None:
+def test_equals_conv1d_in_values_and_gradients(
+    kernel: int, stride: int, bias: bool, gelu: bool
+) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(3, 12 * stride, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(7, 5, kernel, dtype=torch.float64, requires_grad=True)
     shift = torch.randn(7, dtype=torch.float64, requires_grad=True) if bias else None
     leaves = [inputs, weight] + ([shift] if shift is not None else [])
 
-    expected = F.conv1d(inputs.transpose(1, 2), weight, shift, stride).transpose(1, 2)
+    activated = F.gelu(inputs) if gelu else inputs
+    expected = F.conv1d(activated.transpose(1, 2), weight, shift, stride).transpose(1, 2)
     valid = expected.size(1)
     assert valid == (12 if kernel == stride else 11)
     upstream = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad(expected, leaves, upstream)
 
-    actual = strided_linear(inputs, weight, shift, stride)[:, :valid]
+    actual = strided_linear(inputs, weight, shift, stride, gelu=gelu)[:, :valid]
     gradients = torch.autograd.grad(actual, leaves, upstream)
     torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+def test_gelu_linear_equals_gelu_and_linear() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 9, 5, dtype=torch.float64, requires_grad=True)
+    linear = torch.nn.Linear(5, 7).double()
+    leaves = [inputs, linear.weight, linear.bias]
+    expected = linear(F.gelu(inputs))
+    upstream = torch.randn_like(expected)
+    expected_gradients = torch.autograd.grad(expected, leaves, upstream)
+    actual = gelu_linear(inputs, linear.weight, linear.bias)
+    torch.testing.assert_close(actual, expected)
+    gradients = torch.autograd.grad(actual, leaves, upstream)
     torch.testing.assert_close(gradients, expected_gradients)
 
 
