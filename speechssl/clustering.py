@@ -1,9 +1,13 @@
 """k-means targets for cluster prediction: one codebook for all splits, and its quality.
 
-1. ``features``        cuts -> frames: MFCC (first iteration), or a layer of a model (further ones)
-2. ``fit_codebook``    a sample of frames -> centroids (scikit-learn's mini-batch k-means)
-3. ``assign``          every frame -> its nearest centroid
-4. ``quality``         frames per cluster, perplexity, and purity where alignments are known
+1. ``extract``         cuts -> frames: MFCC (first iteration), or a layer of a model (further ones)
+2. ``FrameSample``     the frames -> as many, drawn at random, as the memory allows
+3. ``fit_kmeans``      sampled frames -> centroids
+4. ``assign``          every frame -> its nearest centroid
+5. ``quality``         frames per cluster, perplexity, and purity where alignments are known
+
+Frames are computed when they are needed, for the sample and again for the labels, and never all
+kept: memory is the sample and a few batches, whatever the hours.
 
 Source: HuBERT (Hsu et al. 2021, arXiv 2106.07447), sections II-B and IV-B.
 """
@@ -12,7 +16,8 @@ from __future__ import annotations
 
 import json
 import logging
-import random
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,21 +27,33 @@ import numpy as np
 import torch
 import torchaudio.compliance.kaldi
 import torchaudio.functional
-from lhotse import CutSet
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from speechssl.config import require
-from speechssl.data.audio import cut_samples
 from speechssl.data.batch import collate
-from speechssl.data.loading import BatchLoader, CutLoader, sorted_batches
-from speechssl.data.manifest import cuts_path, load_cuts
-from speechssl.data.targets import FrameTargets, TargetsMeta, codebook_path, targets_path
+from speechssl.data.index import Cuts
+from speechssl.data.loading import BatchLoader, CutLoader, reading_threads, sorted_batches
+from speechssl.data.manifest import cuts_path
+from speechssl.data.targets import (
+    FrameTargets,
+    TargetsMeta,
+    codebook_path,
+    targets_path,
+    write_targets,
+)
 from speechssl.errors import TargetsError
 from speechssl.files import atomic_path, sha256, write_text
-from speechssl.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, min_samples, num_frames
+from speechssl.frames import (
+    FRAME_RATE,
+    HOP_SAMPLES,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+    num_frames,
+)
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import load_encoder
 
@@ -46,7 +63,26 @@ MFCC_HOP_SAMPLES = HOP_SAMPLES // 2
 """MFCC and their differences are computed every 10 ms; every second one is a frame of ours."""
 
 BATCH_SECONDS = 120.0
-"""Seconds of audio that a model labels in one forward pass."""
+"""Seconds of audio that are read, and that a model labels, in one go."""
+
+SORTED_TOGETHER = 512
+"""Neighbours in the manifest that are sorted by length, so that batches have little padding."""
+
+FRAMES_TOGETHER = 4096
+"""Frames that are computed or labelled in one go."""
+
+INIT_FRAMES = 20_000
+"""Sampled frames, or 16 a cluster if that is more, among which k-means++ looks for the first
+centroids; among all of them it takes longer than k-means itself and finds no better ones."""
+
+ROUND_ITERATIONS = 10
+"""Iterations of k-means between two looks at the error."""
+
+MAX_ROUNDS = 10
+"""Rounds after which k-means stops in any case."""
+
+MIN_GAIN = 1e-3
+"""k-means stops when the error falls by a smaller share in a round."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +94,15 @@ class LabelConfig:
     model: Path | None = None
     layer: int | None = None
     seed: int = 0
-    fit_hours: float = 5.0
-    """Hours of audio, drawn at random, whose frames the centroids are fitted to; memory."""
+    fit_hours: float = 100.0
+    """Hours of audio, drawn at random, from whose frames the sample for k-means is drawn; time."""
+    fit_mb: float = 250.0
+    """Megabytes of sampled frames that k-means is fitted to; memory."""
 
     def __post_init__(self) -> None:
         require(2 <= self.clusters <= 65_535, "clusters", "between 2 and 65535", self.clusters)
         require(self.fit_hours > 0, "fit_hours", "positive", self.fit_hours)
+        require(self.fit_mb > 0, "fit_mb", "positive", self.fit_mb)
         if self.features == "model":
             require(self.model is not None, "model", "a model folder", self.model)
             require(self.layer is not None, "layer", "the number of a layer", self.layer)
@@ -72,28 +111,53 @@ class LabelConfig:
 class MfccFeatures:
     """39 numbers per frame: 13 MFCC with first and second differences, normalised per recording.
 
-    Mean and variance of each number are set to 0 and 1 over the recording, which takes away the
-    microphone and some of the speaker.
+    The MFCC are Kaldi's with default settings and without energy, as
+    ``torchaudio.compliance.kaldi.mfcc`` has them. Mean and variance of each number are set to 0
+    and 1 over the recording, which takes away the microphone and some of the speaker.
     """
 
     name = "mfcc"
     layer = None
 
+    def __init__(self) -> None:
+        kaldi = torchaudio.compliance.kaldi
+        bins, _ = kaldi.get_mel_banks(23, 512, SAMPLE_RATE, 20.0, 0.0, 100.0, -500.0, 1.0)
+        self._mel = torch.nn.functional.pad(bins, (0, 1)).T.contiguous()  # [257, 23]
+        cosines = torchaudio.functional.create_dct(23, 23, norm="ortho")[:, :13]
+        cosines[:, 0] = math.sqrt(1 / 23)
+        lifter = 1 + 11 * torch.sin(torch.arange(13) * math.pi / 22)
+        self._cepstrum = (cosines * lifter).contiguous()  # [23, 13]
+        self._window = torch.hann_window(WINDOW_SAMPLES, periodic=False) ** 0.85
+        # One thread for each recording: its arrays are too small for several to share.
+        self._pool = reading_threads(os.cpu_count() or 1)
+
     def __call__(self, waveforms: list[Tensor]) -> list[Tensor]:
         """[S] waveforms -> [T, 39] frames each, T as ``num_frames`` says."""
-        return [self._one(waveform) for waveform in waveforms]
+        return list(self._pool.map(self._one, waveforms))
 
     def _one(self, waveform: Tensor) -> Tensor:
-        mfcc = torchaudio.compliance.kaldi.mfcc(
-            waveform[None],
-            sample_frequency=SAMPLE_RATE,
-            frame_shift=1000 * MFCC_HOP_SAMPLES / SAMPLE_RATE,
-            use_energy=False,
-        ).T  # [13, 2T or 2T - 1]
-        first = torchaudio.functional.compute_deltas(mfcc)
-        second = torchaudio.functional.compute_deltas(first)
-        frames = torch.cat([mfcc, first, second]).T[::2]  # [T, 39]
+        windows = waveform.unfold(0, WINDOW_SAMPLES, MFCC_HOP_SAMPLES)  # [2T or 2T - 1, 400]
+        mfcc = torch.cat([self._mfcc(some) for some in torch.split(windows, FRAMES_TOGETHER)])
+        first = differences(mfcc)
+        frames = torch.cat([mfcc, first, differences(first)], dim=1)[::2]  # [T, 39]
         return (frames - frames.mean(0)) / (frames.std(0, correction=0) + 1e-5)
+
+    def _mfcc(self, windows: Tensor) -> Tensor:
+        """[N, 400] samples -> [N, 13]."""
+        centred = windows - windows.mean(1, keepdim=True)
+        emphasised = 0.03 * centred  # of the first sample, which has none before it
+        torch.sub(centred[:, 1:], centred[:, :-1], alpha=0.97, out=emphasised[:, 1:])
+        power = torch.fft.rfft(emphasised.mul_(self._window), n=512).abs().square()
+        smallest = torch.finfo(torch.float32).eps
+        mel: Tensor = (power @ self._mel).clamp_(min=smallest).log_()
+        return torch.mm(mel, self._cepstrum)
+
+
+def differences(frames: Tensor) -> Tensor:
+    """[T, D] -> [T, D]: the slope at each frame over five frames (HTK book, equation 5.16)."""
+    before, after = frames[:1].expand(2, -1), frames[-1:].expand(2, -1)
+    padded = torch.cat([before, frames, after])
+    return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
 
 
 class LayerFeatures:
@@ -133,16 +197,18 @@ def label(
     """Fits one codebook on train and writes the targets of every split; returns the report.
 
     The first of ``splits`` is the one that the codebook is fitted on. With a codebook of the same
-    settings already there, only missing splits are labelled. Raises ``TargetsError`` where other
-    targets of that name are in the way, ``ManifestError`` and ``AudioError`` for bad cuts.
+    settings already there, only splits that are missing or have another manifest are labelled.
+    Raises ``TargetsError`` where other targets of that name are in the way, ``ManifestError`` and
+    ``AudioError`` for bad cuts.
     """
     codebook_file = codebook_path(data_dir, name)
-    manifests = {split: load_cuts(cuts_path(data_dir, split)) for split in splits}
+    manifests = {split: Cuts.open(cuts_path(data_dir, split)) for split in splits}
+    hashes = {split: sha256(cuts_path(data_dir, split)) for split in splits}
     features = make_features(config)
     settings = {
         **asdict(config),
         "model": None if config.features == "mfcc" else features.name,
-        "fitted_on": sha256(cuts_path(data_dir, splits[0])),
+        "fitted_on": hashes[splits[0]],
     }
     if not (codebook_file.exists() and not overwrite and _same(codebook_file, settings)):
         centroids = fit_codebook(manifests[splits[0]], features, config)
@@ -150,53 +216,107 @@ def label(
         for split in splits:
             targets_path(data_dir, split, name).unlink(missing_ok=True)
     codebook = load_codebook(codebook_file)
-    meta = TargetsMeta(
-        codebook=sha256(codebook_file),
-        features=features.name,
-        layer=features.layer,
-        clusters=len(codebook),
-        frame_rate=FRAME_RATE,
-    )
     report: dict[str, Any] = {"name": name, **settings, "splits": {}}
+    usage = {}
     for split, cuts in manifests.items():
         path = targets_path(data_dir, split, name)
-        targets = FrameTargets.load(path) if path.is_file() else None
-        if targets is None or targets.meta != meta:
-            targets = label_cuts(cuts, features, codebook, meta, split)
-            targets.save(path)
-        targets.check((cut for cut in cuts if cut.id in targets), path, codebook_file)
-        report["splits"][split] = quality(targets, cuts)
+        meta = TargetsMeta(
+            codebook=sha256(codebook_file),
+            manifest=hashes[split],
+            features=features.name,
+            layer=features.layer,
+            clusters=len(codebook),
+            frame_rate=FRAME_RATE,
+        )
+        if not (path.is_file() and FrameTargets.load(path).meta == meta):
+            write_targets(path, meta, label_cuts(cuts, features, codebook, f"labels of {split}"))
+        targets = FrameTargets.load(path)
+        usage[split] = targets.usage()
+        report["splits"][split] = quality(targets, cuts, usage[split])
     write_text(data_dir / f"targets-{name}.report.json", json.dumps(report, indent=2) + "\n")
-    draw_usage(data_dir, name, splits)
+    draw_usage(data_dir / f"targets-{name}.png", name, usage)
     return report
 
 
-def fit_codebook(
-    cuts: CutSet, features: MfccFeatures | LayerFeatures, config: LabelConfig
-) -> Tensor:
-    """Centroids [K, D] float32 fitted to the frames of randomly drawn cuts.
+def fit_codebook(cuts: Cuts, features: MfccFeatures | LayerFeatures, config: LabelConfig) -> Tensor:
+    """Centroids [K, D] float32, fitted to a random sample of the frames of randomly drawn cuts.
 
     Raises ``TargetsError`` when there are fewer frames than clusters.
     """
-    from sklearn.cluster import MiniBatchKMeans
-
     chosen = _draw_cuts(cuts, config.fit_hours, config.seed)
-    frames = np.concatenate([f.numpy() for _, f in extract(chosen, features, "frames for k-means")])
-    if len(frames) < config.clusters:
+    sample = FrameSample(config.fit_mb, config.seed)
+    for _, frames in extract(chosen, features, "frames for k-means"):
+        sample.add(torch.cat(frames).numpy())
+    if len(sample.frames) < config.clusters:
         raise TargetsError(
-            f"{len(frames)} frames are too few for {config.clusters} clusters; use fewer clusters "
-            f"or more audio."
+            f"{len(sample.frames)} frames are too few for {config.clusters} clusters; use fewer "
+            f"clusters, more audio, or more memory (fit_mb)."
         )
-    kmeans = MiniBatchKMeans(
-        n_clusters=config.clusters,
-        init="k-means++",
-        batch_size=min(10_000, len(frames)),
-        max_iter=100,
-        n_init=5,
-        reassignment_ratio=0.0,
-        random_state=config.seed,
-    ).fit(frames)
-    return torch.from_numpy(kmeans.cluster_centers_.astype(np.float32))
+    return torch.from_numpy(fit_kmeans(sample.frames, config.clusters, config.seed))
+
+
+class FrameSample:
+    """A sample of a stream of frames, drawn uniformly, in at most ``megabytes`` of memory.
+
+    Reservoir sampling (Vitter 1985, algorithm R): the first frames fill the sample, and frame
+    number n after them replaces a random one with probability size / n.
+    """
+
+    def __init__(self, megabytes: float, seed: int) -> None:
+        self._bytes = int(megabytes * 1e6)
+        self._rng = np.random.default_rng(seed)
+        self._rows: NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self.seen = 0
+
+    @property
+    def frames(self) -> NDArray[np.float32]:
+        """[min(size, seen), D]"""
+        return self._rows[: self.seen]
+
+    def add(self, frames: NDArray[np.float32]) -> None:
+        """Takes the next frames [T, D] of the stream; D is the same in all calls."""
+        if self.seen == 0:
+            width = frames.shape[1]
+            self._rows = np.empty((self._bytes // (4 * width), width), np.float32)
+        numbers = np.arange(self.seen, self.seen + len(frames))
+        draws = (self._rng.random(len(frames)) * (numbers + 1)).astype(np.int64)
+        places = np.where(numbers < len(self._rows), numbers, draws)
+        kept = places < len(self._rows)
+        self._rows[places[kept]] = frames[kept]  # of frames with one place, the last stays
+        self.seen += len(frames)
+
+
+def fit_kmeans(frames: NDArray[np.float32], clusters: int, seed: int) -> NDArray[np.float32]:
+    """Centroids [K, D] of frames [N, D], N >= K; changes ``frames`` by rounding errors.
+
+    Lloyd's algorithm from a k-means++ start (Arthur and Vassilvitskii 2007). A cluster that loses
+    its last frame gets the one farthest from its centroid.
+    """
+    from sklearn.cluster import KMeans, kmeans_plusplus
+
+    rng = np.random.default_rng(seed)
+    candidates = min(len(frames), max(INIT_FRAMES, 16 * clusters))
+    some = frames[np.sort(rng.choice(len(frames), candidates, replace=False))]
+    centroids, _ = kmeans_plusplus(some, clusters, random_state=seed)
+    error = math.inf
+    with tqdm(total=MAX_ROUNDS * ROUND_ITERATIONS, desc="k-means", disable=None) as bar:
+        for _ in range(MAX_ROUNDS):
+            kmeans = KMeans(
+                clusters,
+                init=centroids,
+                n_init=1,
+                max_iter=ROUND_ITERATIONS,
+                tol=0,
+                copy_x=False,
+                random_state=seed,
+            ).fit(frames)
+            centroids = kmeans.cluster_centers_
+            bar.update(ROUND_ITERATIONS)
+            bar.set_postfix({"error per frame": f"{kmeans.inertia_ / len(frames):.4f}"})
+            if kmeans.inertia_ > (1 - MIN_GAIN) * error:
+                break
+            error = kmeans.inertia_
+    return np.asarray(centroids, np.float32)
 
 
 def assign(frames: Tensor, codebook: Tensor) -> Tensor:
@@ -204,45 +324,53 @@ def assign(frames: Tensor, codebook: Tensor) -> Tensor:
 
     |f - c|^2 = |f|^2 - 2 f.c + |c|^2, of which |f|^2 does not matter.
     """
-    return (codebook.square().sum(1) - 2 * frames @ codebook.T).argmin(1)
+    squares = codebook.square().sum(1)
+    return torch.cat(
+        [
+            torch.addmm(squares, some, codebook.T, alpha=-2).argmin(1)
+            for some in torch.split(frames, FRAMES_TOGETHER)
+        ]
+    )
 
 
 def label_cuts(
-    cuts: CutSet,
-    features: MfccFeatures | LayerFeatures,
-    codebook: Tensor,
-    meta: TargetsMeta,
-    what: str,
-) -> FrameTargets:
-    """Labels every cut of a split; unreadable ones are left out (at most 1 %)."""
-    labels = {
-        cut_id: assign(frames, codebook).numpy().astype(np.uint16)
-        for cut_id, frames in extract(list(cuts), features, f"labels of {what}")
-    }
-    order = [cut.id for cut in cuts if cut.id in labels]
-    return FrameTargets.from_labels(meta, {cut_id: labels[cut_id] for cut_id in order})
+    cuts: Cuts, features: MfccFeatures | LayerFeatures, codebook: Tensor, what: str
+) -> Iterator[tuple[str, NDArray[np.uint16]]]:
+    """(cut id, clusters [T]) of every cut; unreadable ones are left out (at most 1 %)."""
+    for ids, frames in extract(cuts, features, what):
+        clusters = assign(torch.cat(frames), codebook).numpy().astype(np.uint16)
+        ends = np.cumsum([len(part) for part in frames])
+        yield from zip(ids, np.split(clusters, ends[:-1]))
 
 
 def extract(
-    cuts: list[Any], features: MfccFeatures | LayerFeatures, what: str
-) -> Iterator[tuple[str, Tensor]]:
-    """(cut id, frames [T, D]) of every readable cut, longest cuts first, with progress."""
-    usable = [cut for cut in cuts if cut_samples(cut) >= min_samples(1)]
-    loader = BatchLoader(CutLoader(), total_cuts=len(usable))
-    plan = ((batch, 0) for batch in sorted_batches(usable, BATCH_SECONDS))
-    hours = sum(cut.duration for cut in usable) / 3600
-    with tqdm(total=round(hours, 3), unit="h", desc=what, disable=None) as bar:
-        for batch in loader.load(plan):
-            waveforms = [w[:n] for w, n in zip(batch.waveforms, batch.lengths.tolist())]
-            yield from zip(batch.ids, features(waveforms))
-            bar.update(round(batch.audio_seconds / 3600, 6))
-    loader.close()
+    cuts: Cuts, features: MfccFeatures | LayerFeatures, what: str
+) -> Iterator[tuple[list[str], list[Tensor]]]:
+    """Ids and frames ([T, D] each) of some cuts at a time, in a fixed order, with progress.
+
+    Unreadable cuts are left out, at most 1 % of all; more raise ``AudioError``.
+    """
+    loader = BatchLoader(CutLoader(), total_cuts=len(cuts))
+    plan = ((batch, 0) for batch in _batches(cuts))
+    last: list[str] = []
+    try:
+        with tqdm(total=round(cuts.hours, 3), unit="h", desc=what, disable=None) as bar:
+            for batch in loader.load(plan):
+                if batch.ids == last:  # repeated in place of one that cannot be read
+                    continue
+                last = batch.ids
+                waveforms = [w[:n] for w, n in zip(batch.waveforms, batch.lengths.tolist())]
+                yield batch.ids, features(waveforms)
+                bar.update(round(batch.audio_seconds / 3600, 6))
+    finally:
+        loader.close()
 
 
-def quality(targets: FrameTargets, cuts: CutSet) -> dict[str, Any]:
-    """Frames per cluster, perplexity, and purities where cuts carry phone alignments."""
-    clusters = targets.meta.clusters
-    usage = np.bincount(targets.values, minlength=clusters)
+def quality(targets: FrameTargets, cuts: Cuts, usage: NDArray[np.int64]) -> dict[str, Any]:
+    """Frames per cluster, perplexity, and purities where cuts carry phone alignments.
+
+    ``usage`` [K] are the frames of each cluster.
+    """
     shares = usage[usage > 0] / usage.sum()
     result: dict[str, Any] = {
         "cuts": len(targets),
@@ -255,49 +383,68 @@ def quality(targets: FrameTargets, cuts: CutSet) -> dict[str, Any]:
         "empty_clusters": int((usage == 0).sum()),
         "perplexity": round(float(np.exp(-(shares * np.log(shares)).sum())), 2),
     }
-    pairs = [p for cut in cuts if cut.id in targets for p in _aligned(cut, targets[cut.id])]
-    if pairs:
-        result.update(purity(pairs))
+    counts = count_aligned(targets, cuts)
+    if counts.sum() > 0:
+        result.update(purity(counts))
     return result
 
 
-def purity(pairs: list[tuple[str, int]]) -> dict[str, float]:
-    """Agreement of (unit, cluster) pairs, one per frame (HuBERT, section IV-F).
+def count_aligned(targets: FrameTargets, cuts: Cuts) -> NDArray[np.int64]:
+    """[units, K] frames of each unit of the cuts' ``phone`` alignments in each cluster."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for cut in tqdm(cuts, desc="alignments", unit="cut", delay=2, disable=None):
+        items = [
+            (item.symbol, supervision.start + item.start, item.duration)
+            for supervision in cut.supervisions
+            for item in (supervision.alignment or {}).get("phone", [])
+        ]
+        if not items or cut.id not in targets:
+            continue
+        clusters = targets[cut.id].numpy()
+        for unit, start, duration in items:
+            first = max(0, round(start * FRAME_RATE))
+            last = max(0, round((start + duration) * FRAME_RATE))
+            row = counts.setdefault(unit, np.zeros(targets.meta.clusters, np.int64))
+            np.add.at(row, clusters[first:last], 1)
+    return np.array([counts[unit] for unit in sorted(counts)], np.int64)
+
+
+def purity(counts: NDArray[np.int64]) -> dict[str, float]:
+    """Agreement of units and clusters, from the [units, K] frames that have both (HuBERT, IV-F).
 
     ``cluster_purity``: share of frames whose unit's best cluster is theirs; ``phone_purity``:
     share whose cluster's best unit is theirs; ``pnmi``: information about the unit that the
     cluster gives, I(unit; cluster) / H(unit).
     """
-    units = sorted({unit for unit, _ in pairs})
-    rows = {unit: i for i, unit in enumerate(units)}
-    joint = np.zeros((len(units), 1 + max(cluster for _, cluster in pairs)))
-    for unit, cluster in pairs:
-        joint[rows[unit], cluster] += 1 / len(pairs)
+    joint = counts[counts.sum(1) > 0] / counts.sum()
     by_unit, by_cluster = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
     nonzero = joint > 0
-    mutual = (joint[nonzero] * np.log((joint / (by_unit @ by_cluster + 1e-30))[nonzero])).sum()
+    mutual = (joint[nonzero] * np.log(joint[nonzero] / (by_unit @ by_cluster)[nonzero])).sum()
     entropy = -(by_unit * np.log(by_unit)).sum()
     return {
-        "aligned_frames": len(pairs),
+        "aligned_frames": int(counts.sum()),
         "phone_purity": round(float(joint.max(0).sum()), 4),
         "cluster_purity": round(float(joint.max(1).sum()), 4),
         "pnmi": round(float(mutual / entropy) if entropy > 0 else 0.0, 4),
     }
 
 
-def draw_usage(data_dir: Path, name: str, splits: list[str]) -> Path:
-    """Draws the share of frames of each cluster, largest first, one line per split."""
+def draw_usage(path: Path, name: str, usage: dict[str, NDArray[np.int64]]) -> None:
+    """Draws the share of frames of each cluster, largest first, one line per split.
+
+    ``usage`` holds, for each split, the frames [K] of each cluster.
+    """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for split in splits:
-        targets = FrameTargets.load(targets_path(data_dir, split, name))
-        usage = np.sort(np.bincount(targets.values, minlength=targets.meta.clusters))[::-1]
-        axes.plot(100 * usage / usage.sum(), label=f"{split} ({usage.sum():,} frames)")
-    axes.axhline(100 / targets.meta.clusters, color="grey", linestyle=":", label="all equal")
+    for split, frames in usage.items():
+        total = frames.sum()
+        axes.plot(100 * np.sort(frames)[::-1] / total, label=f"{split} ({total:,} frames)")
+    clusters = max(len(frames) for frames in usage.values())
+    axes.axhline(100 / clusters, color="grey", linestyle=":", label="all equal")
     axes.set(
         xlabel="cluster, by size",
         ylabel="share of frames (%)",
@@ -305,11 +452,9 @@ def draw_usage(data_dir: Path, name: str, splits: list[str]) -> Path:
         ylim=(0, None),
     )
     axes.legend()
-    path = data_dir / f"targets-{name}.png"
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     pyplot.close(figure)
-    return path
 
 
 def load_codebook(path: Path) -> Tensor:
@@ -345,25 +490,16 @@ def _same(path: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def _draw_cuts(cuts: CutSet, hours: float, seed: int) -> list[Any]:
-    """Random cuts of about ``hours`` hours, the same for the same seed."""
-    pool = sorted(cuts, key=lambda cut: str(cut.id))
-    random.Random(seed).shuffle(pool)
-    chosen, seconds = [], 0.0
-    for cut in pool:
-        if seconds >= hours * 3600:
-            break
-        chosen.append(cut)
-        seconds += cut.duration
-    return chosen
+def _draw_cuts(cuts: Cuts, hours: float, seed: int) -> Cuts:
+    """Random cuts of about ``hours`` hours, the same for the same seed, in manifest order."""
+    order = np.random.default_rng(seed).permutation(len(cuts))
+    count = 1 + np.searchsorted(cuts.durations[order].cumsum(), hours * 3600)
+    return cuts.select(np.sort(order[:count]))
 
 
-def _aligned(cut: Any, labels: Tensor) -> Iterator[tuple[str, int]]:
-    """(unit, cluster) of the frames that a ``phone`` alignment of the cut covers."""
-    for supervision in cut.supervisions:
-        for item in (supervision.alignment or {}).get("phone", []):
-            start = supervision.start + item.start
-            first = max(0, round(start * FRAME_RATE))
-            last = min(len(labels), round((start + item.duration) * FRAME_RATE))
-            for frame in range(first, last):
-                yield item.symbol, int(labels[frame])
+def _batches(cuts: Cuts) -> Iterator[list[Any]]:
+    """The cuts that have a frame, in batches of similar length."""
+    places = np.flatnonzero(cuts.frames > 0)
+    for start in range(0, len(places), SORTED_TOGETHER):
+        neighbours = cuts.select(places[start : start + SORTED_TOGETHER])
+        yield from sorted_batches(neighbours, BATCH_SECONDS)

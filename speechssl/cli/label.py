@@ -23,7 +23,16 @@ import click
 @click.option("--splits", default="train,dev", show_default=True, help="Splits to label.")
 @click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
 @click.option(
-    "--fit-hours", default=5.0, show_default=True, help="Hours of train that k-means is fitted to."
+    "--fit-hours",
+    default=100.0,
+    show_default=True,
+    help="Hours of train, at random, from which the frames for k-means are drawn.",
+)
+@click.option(
+    "--fit-mb",
+    default=250.0,
+    show_default=True,
+    help="Megabytes of frames that k-means is fitted to.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace targets of that name.")
 def command(
@@ -36,12 +45,14 @@ def command(
     splits: str,
     seed: int,
     fit_hours: float,
+    fit_mb: float,
     overwrite: bool,
 ) -> None:
     """Cluster the frames of the corpus in DATA_DIR with k-means, one codebook for all splits.
 
-    Writes DATA_DIR/<split>/targets-NAME.npz, the codebook, a report and a picture of how often
-    each cluster is used.
+    Writes DATA_DIR/<split>/targets-NAME.safetensors, the codebook, a report and a picture of how
+    often each cluster is used. An interrupted run goes on with the splits that are missing. Memory
+    does not depend on the hours of audio.
 
     \b
     Examples:
@@ -61,6 +72,7 @@ def command(
         layer=layer,
         seed=seed,
         fit_hours=fit_hours,
+        fit_mb=fit_mb,
     )
     wanted = [split for split in splits.split(",") if split]
     present = [s for s in wanted if s == wanted[0] or cuts_path(data_dir, s).is_file()]
