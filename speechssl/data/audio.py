@@ -257,12 +257,13 @@ def _fill(samples: Tensor, count: int, rate: int, path: Path, start: float) -> T
             f"{path}: ends at {start + len(samples) / rate:.2f} s, but the manifest asks for "
             f"{start:.2f} to {start + count / rate:.2f} s; prepare the corpus again."
         )
-    return torch.nn.functional.pad(samples, (0, 0, 0, max(0, missing)))
+    return torch.nn.functional.pad(samples, (0, 0, 0, missing)) if missing > 0 else samples
 
 
 def _fit(waveform: Tensor, samples: int) -> Tensor:
     """[S] cut or padded with zeros to ``samples``; they differ by a sample or two of rounding."""
-    return torch.nn.functional.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+    missing = samples - len(waveform)
+    return torch.nn.functional.pad(waveform, (0, missing)) if missing > 0 else waveform[:samples]
 
 
 def _plain_file(cut: MonoCut) -> tuple[Path, int | None] | None:

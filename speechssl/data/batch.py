@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from speechssl.devices import to_device
 from speechssl.frames import SAMPLE_RATE
 
 PADDING_TARGET = -1
@@ -16,13 +17,18 @@ PADDING_TARGET = -1
 
 @dataclass
 class SpeechBatch:
-    """Some recordings, padded to one length. B recordings, S samples, T frames, L tokens."""
+    """Some recordings, padded to one length. B recordings, S samples, T frames, L tokens.
+
+    What a model computes with (waveforms, tokens) moves to its device; what says how the batch is
+    built (lengths, targets) stays on the CPU, where it can be looked at without waiting for the
+    device.
+    """
 
     waveforms: Tensor
     """[B, S] float32 at 16 kHz, zeros behind each recording's end."""
 
     lengths: Tensor
-    """[B] int64, samples of each recording before padding."""
+    """[B] int64 on the CPU, samples of each recording before padding."""
 
     ids: list[str] = field(default_factory=list)
     """The cut id of each recording."""
@@ -32,13 +38,13 @@ class SpeechBatch:
     means the same wherever and whenever it is computed."""
 
     targets: Tensor | None = None
-    """[B, T] int64 cluster of each frame, ``PADDING_TARGET`` behind the end."""
+    """[B, T] int64 on the CPU, cluster of each frame, ``PADDING_TARGET`` behind the end."""
 
     tokens: Tensor | None = None
     """[B, L] int64 transcript tokens, 0 (the CTC blank) behind the end."""
 
     token_lengths: Tensor | None = None
-    """[B] int64, tokens of each transcript before padding."""
+    """[B] int64 on the CPU, tokens of each transcript before padding."""
 
     texts: list[str] = field(default_factory=list)
     """The transcript of each recording, where there are transcripts."""
@@ -53,12 +59,14 @@ class SpeechBatch:
         """Share of the samples that are padding, 0 to 1."""
         return 1.0 - float(self.lengths.sum()) / max(1, self.waveforms.numel())
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
-        """Moves every tensor to ``device``, in place (as the training engine expects)."""
-        for name in ("waveforms", "lengths", "targets", "tokens", "token_lengths"):
-            value = getattr(self, name)
-            if value is not None:
-                setattr(self, name, value.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device, *, non_blocking: bool = True) -> None:
+        """Moves waveforms and tokens to ``device``, in place (as the training engine expects).
+
+        The copies never block, whatever ``non_blocking`` says: nothing writes to a batch.
+        """
+        self.waveforms = to_device(self.waveforms, device)
+        if self.tokens is not None:
+            self.tokens = to_device(self.tokens, device)
 
 
 def collate(

@@ -17,6 +17,7 @@ from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
 from tqdm import tqdm
 
 from speechssl.data.audio import decode_audio, resampled_length
+from speechssl.data.index import Cuts, index_path
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, save_cuts
 from speechssl.errors import AudioError, ManifestError, RunFolderError, SpeechSSLError
 from speechssl.files import atomic_path, write_text
@@ -185,11 +186,12 @@ def write_splits(
 ) -> None:
     """Writes the report, the cuts of each split, and splits that are ``copies`` of other files.
 
-    In this order ``check_output`` knows an interrupted run: its report names splits that are
-    missing.
+    Each split is indexed at once, so that training starts without reading it whole. In this
+    order ``check_output`` knows an interrupted run: its report names splits that are missing.
     """
     for split in SPLITS:
         cuts_path(out, split).unlink(missing_ok=True)
+        index_path(cuts_path(out, split)).unlink(missing_ok=True)
     report.write(out)
     for split, cuts in splits.items():
         if cuts:
@@ -197,6 +199,9 @@ def write_splits(
     for split, source in (copies or {}).items():
         with atomic_path(cuts_path(out, split)) as temporary:
             shutil.copyfile(source, temporary)
+    for split in SPLITS:
+        if cuts_path(out, split).is_file():
+            Cuts.open(cuts_path(out, split))
 
 
 def hash_fraction(key: str) -> float:

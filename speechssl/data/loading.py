@@ -1,8 +1,8 @@
 """From cuts to batches: which cuts go together, and reading them.
 
-1. ``epoch_batches``   cuts -> lists of cuts of similar length (Lhotse's bucketing sampler)
+1. ``epoch_batches``   lengths -> an epoch's batches, each the places of some cuts
 2. ``CutLoader``       one cut -> waveform, targets, tokens
-3. ``BatchLoader``     lists of cuts -> ``SpeechBatch``, read ahead in threads
+3. ``BatchLoader``     groups of cuts -> ``SpeechBatch``, read ahead in threads
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lhotse import CutSet
-from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from speechssl.data.audio import read_cut
 from speechssl.data.batch import SpeechBatch, collate
+from speechssl.data.index import Cuts
 from speechssl.data.manifest import cut_text
 from speechssl.data.targets import FrameTargets
 from speechssl.data.text import Tokens
@@ -34,48 +37,59 @@ logger = logging.getLogger("speechssl")
 MAX_BAD_SHARE = 0.01
 """Share of unreadable recordings at which loading stops."""
 
-CUTS_PER_BUCKET = 20
-"""Fewer cuts than this per length bucket leave batches half empty."""
+Places = NDArray[np.int64]
+"""[cuts of a batch]: where they are among all cuts."""
 
 
 def epoch_batches(
-    cuts: CutSet, *, batch_seconds: float, buckets: int, seed: int, epoch: int
-) -> Iterator[list[Any]]:
-    """One epoch of batches: every cut once, similar lengths together, order drawn from the seed.
+    seconds: NDArray[np.float64],
+    *,
+    batch_seconds: float,
+    length_noise: float,
+    seed: int,
+    epoch: int,
+) -> list[Places]:
+    """One epoch of batches: every cut once, similar lengths together, in random order.
 
-    A batch holds at most ``batch_seconds`` including padding (longest cut times cuts). The same
-    arguments give the same batches everywhere.
+    ``seconds`` [N] are the lengths of the cuts. Each is multiplied by a factor drawn evenly from
+    ``1 - length_noise`` to ``1 + length_noise``; the cuts, sorted by the result, fill one batch
+    after the other; the batches are shuffled. So a cut meets others from anywhere in the corpus
+    that are about as long, and different ones in each epoch. A batch holds at most
+    ``batch_seconds`` including padding (longest cut times cuts). The same arguments give the same
+    batches everywhere, and the cost, about a second for a million cuts, is the same for any epoch.
     """
-    buckets = min(buckets, len(cuts) // CUTS_PER_BUCKET)
-    if buckets > 1:
-        sampler: Any = DynamicBucketingSampler(
-            cuts,
-            max_duration=batch_seconds,
-            num_buckets=buckets,
-            shuffle=True,
-            seed=seed,
-            world_size=1,
-            rank=0,
-        )
-    else:
-        sampler = SimpleCutSampler(
-            cuts, max_duration=batch_seconds, shuffle=True, seed=seed, world_size=1, rank=0
-        )
-    sampler.set_epoch(epoch)
-    for batch in sampler:
-        yield list(batch)
+    rng = np.random.default_rng(batch_seed("epoch", seed, epoch))
+    noisy = seconds * (1 + length_noise * (2 * rng.random(len(seconds)) - 1))
+    batches = fill_batches(seconds, np.argsort(-noisy, kind="stable"), batch_seconds)
+    shuffled = np.argsort(rng.random(len(batches)), kind="stable")
+    return [batches[number] for number in shuffled]
+
+
+def fill_batches(seconds: NDArray[np.float64], order: Places, batch_seconds: float) -> list[Places]:
+    """Divides ``order`` into runs of at most ``batch_seconds``: longest cut times cuts.
+
+    A cut that is longer than that is a batch by itself.
+    """
+    starts: list[int] = []
+    size, longest = 0, 0.0
+    for place, length in enumerate(seconds[order].tolist()):
+        longest = max(longest, length)
+        if size and longest * (size + 1) > batch_seconds:
+            starts.append(place)
+            size, longest = 0, length
+        size += 1
+    return np.split(order, starts)
 
 
 def sorted_batches(cuts: Iterable[Any], batch_seconds: float) -> Iterator[list[Any]]:
     """Every cut once, longest first, at most ``batch_seconds`` a batch including padding."""
-    batch: list[Any] = []
-    for cut in sorted(cuts, key=lambda c: (-c.duration, c.id)):
-        if batch and batch[0].duration * (len(batch) + 1) > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(cut)
-    if batch:
-        yield batch
+    if isinstance(cuts, Cuts):
+        seconds = cuts.durations
+    else:
+        cuts = list(cuts)
+        seconds = np.array([cut.duration for cut in cuts])
+    for batch in fill_batches(seconds, np.argsort(-seconds, kind="stable"), batch_seconds):
+        yield [cuts[place] for place in batch]
 
 
 def batch_seed(*parts: object) -> int:
@@ -153,8 +167,22 @@ class CutLoader:
         return waveform
 
 
+def reading_threads(count: int) -> ThreadPoolExecutor:
+    """Threads for reading audio, each of which computes on one core.
+
+    In any other thread torch spreads even the resampling of a few seconds over all cores, and then
+    waits for those that train: 10 to 20 times slower, measured on two busy cores.
+    """
+
+    def use_one_core() -> None:
+        torch.get_num_threads()  # sets torch's own number for this thread, which would come later
+        threadpool_limits(1, user_api="openmp")  # of the calling thread only
+
+    return ThreadPoolExecutor(count, thread_name_prefix="read-audio", initializer=use_one_core)
+
+
 class BatchLoader:
-    """Turns lists of cuts into batches, reading ahead in ``threads`` threads.
+    """Turns groups of cuts into batches, reading ahead in ``threads`` threads, a batch in each.
 
     A recording that cannot be read is left out and counted; more than 1 % of ``total_cuts`` stop
     with ``AudioError``. A batch in which nothing can be read repeats the batch before it.
@@ -163,39 +191,41 @@ class BatchLoader:
     def __init__(self, loader: CutLoader, *, total_cuts: int, threads: int = 2) -> None:
         self._loader = loader
         self._total_cuts = total_cuts
-        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="read-audio")
+        self._pool = reading_threads(max(1, threads))
         self._read_ahead = 2 * max(1, threads)
-        self._last: list[tuple[Any, LoadedCut]] = []
+        self._last: SpeechBatch | None = None
         self.bad_cuts: dict[str, str] = {}
 
-    def load(self, plan: Iterable[tuple[list[Any], int]]) -> Iterator[SpeechBatch]:
+    def load(self, plan: Iterable[tuple[Sequence[Any] | Cuts, int]]) -> Iterator[SpeechBatch]:
         """Batches for a ``plan`` of (cuts, seed), in its order."""
-        pending: deque[tuple[list[Any], int, list[Future[LoadedCut]]]] = deque()
+        pending: deque[tuple[int, Future[tuple[SpeechBatch | None, dict[str, str]]]]] = deque()
         for cuts, seed in plan:
-            futures = [self._pool.submit(self._loader, cut, seed) for cut in cuts]
-            pending.append((cuts, seed, futures))
+            pending.append((seed, self._pool.submit(self._read, cuts, seed)))
             if len(pending) > self._read_ahead:
-                yield self._collect(*pending.popleft())
+                yield self._usable(*pending.popleft())
         while pending:
-            yield self._collect(*pending.popleft())
+            yield self._usable(*pending.popleft())
 
     def close(self) -> None:
         """Stops the reading threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _collect(self, cuts: list[Any], seed: int, futures: list[Future[LoadedCut]]) -> SpeechBatch:
+    def _read(
+        self, cuts: Sequence[Any] | Cuts, seed: int
+    ) -> tuple[SpeechBatch | None, dict[str, str]]:
+        """The batch of the readable cuts, if there are any, and what is wrong with the others."""
         loaded: list[tuple[Any, LoadedCut]] = []
-        for cut, future in zip(cuts, futures):
+        bad: dict[str, str] = {}
+        for cut in cuts:
             try:
-                loaded.append((cut, future.result()))
+                loaded.append((cut, self._loader(cut, seed)))
             except AudioError as error:
-                self._count_bad(cut.id, error)
-        if not loaded and not self._last:
-            raise AudioError(f"no recording of a batch could be read: {self.bad_cuts[cuts[0].id]}")
-        loaded = self._last = loaded or self._last
+                bad[cut.id] = str(error)
+        if not loaded:
+            return None, bad
         targets = [item.targets for _, item in loaded if item.targets is not None]
         tokens = [item.tokens for _, item in loaded if item.tokens is not None]
-        return collate(
+        batch = collate(
             [item.waveform for _, item in loaded],
             ids=[cut.id for cut, _ in loaded],
             seed=seed,
@@ -203,14 +233,29 @@ class BatchLoader:
             tokens=tokens or None,
             texts=[cut_text(cut) or "" for cut, _ in loaded],
         )
+        return batch, bad
 
-    def _count_bad(self, cut_id: str, error: AudioError) -> None:
+    def _usable(
+        self, seed: int, future: Future[tuple[SpeechBatch | None, dict[str, str]]]
+    ) -> SpeechBatch:
+        batch, bad = future.result()
+        for cut_id, problem in bad.items():
+            self._count_bad(cut_id, problem)
+        if batch is None:
+            if self._last is None:
+                problem = next(iter(bad.values()))
+                raise AudioError(f"no recording of a batch could be read: {problem}")
+            batch = replace(self._last, seed=seed)
+        self._last = batch
+        return batch
+
+    def _count_bad(self, cut_id: str, problem: str) -> None:
         if cut_id in self.bad_cuts:
             return
-        self.bad_cuts[cut_id] = str(error)
-        logger.warning("skipping a recording (%d so far): %s", len(self.bad_cuts), error)
+        self.bad_cuts[cut_id] = problem
+        logger.warning("skipping a recording (%d so far): %s", len(self.bad_cuts), problem)
         if len(self.bad_cuts) > MAX_BAD_SHARE * self._total_cuts:
             raise AudioError(
                 f"{len(self.bad_cuts)} of {self._total_cuts} recordings cannot be read, more than "
-                f"{MAX_BAD_SHARE:.0%}; repair or remove them first. The last one: {error}"
+                f"{MAX_BAD_SHARE:.0%}; repair or remove them first. The last one: {problem}"
             )

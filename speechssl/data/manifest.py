@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet, MonoCut
-from lhotse.serialization import deserialize_item
+from lhotse.serialization import decode_json_line, deserialize_item
+from tqdm import tqdm
 
 from speechssl.errors import ManifestError
 from speechssl.files import atomic_path
@@ -27,26 +28,23 @@ def cuts_path(data_dir: Path | str, split: str) -> Path:
 def load_cuts(path: Path | str, *, need_text: bool = False) -> CutSet:
     """Reads a ``cuts.jsonl.gz`` whole, as a CutSet of MonoCuts in the order of the file.
 
-    Relative paths of recordings are resolved against the manifest's folder, then against the
-    folder above it. Raises ``ManifestError`` if the file is missing, damaged, not JSON (naming
-    the line) or empty, if a line is no MonoCut with a recording, if ids repeat, and with
-    ``need_text`` if a cut has no transcript (naming the first).
+    Training, which may see millions of cuts, opens them with ``index.Cuts`` instead. Relative
+    paths of recordings are resolved against the manifest's folder, then against the folder above
+    it. Raises ``ManifestError`` if the file is missing, damaged, not JSON (naming the line) or
+    empty, if a line is no MonoCut with a recording, if ids repeat, and with ``need_text`` if a
+    cut has no transcript (naming the first).
     """
     path = Path(path)
     cuts: dict[str, MonoCut] = {}
-    for number, line in _lines(path):
-        cut = _parse(line, f"{path}: line {number}")
+    for number, line in read_lines(path):
+        cut = parse_cut(line, f"{path}: line {number}", path.parent)
         if cut.id in cuts:
-            raise ManifestError(f"{path}: line {number}: repeats the id {cut.id!r}; {_REDO}")
+            raise repeated_id(f"{path}: line {number}", cut.id)
         if need_text and cut_text(cut) is None:
-            raise ManifestError(
-                f"{path}: cut {cut.id!r} has no transcript; prepare the corpus with transcripts, "
-                "or leave this cut out."
-            )
-        _resolve(cut, path.parent)
+            raise missing_text(path, cut.id)
         cuts[cut.id] = cut
     if not cuts:
-        raise ManifestError(f"{path}: holds no cuts; {_REDO}")
+        raise no_cuts(path)
     return CutSet.from_cuts(cuts.values())
 
 
@@ -63,8 +61,12 @@ def save_cuts(cuts: Iterable[MonoCut], path: Path | str) -> None:
 
 def cut_text(cut: MonoCut) -> str | None:
     """The transcript of a cut, its supervisions joined in order; None if there is none."""
-    texts = (supervision.text for supervision in cut.supervisions if supervision.text)
-    return " ".join(" ".join(texts).split()) or None
+    return join_texts(supervision.text for supervision in cut.supervisions)
+
+
+def join_texts(texts: Iterable[str | None]) -> str | None:
+    """The texts, in order, with single spaces; None if nothing is left."""
+    return " ".join(" ".join(text for text in texts if text).split()) or None
 
 
 def hours(cuts: Iterable[MonoCut]) -> float:
@@ -72,17 +74,29 @@ def hours(cuts: Iterable[MonoCut]) -> float:
     return float(sum(cut.duration for cut in cuts)) / 3600
 
 
-_REDO = "prepare the corpus again."
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The non-empty lines of a text file, gzipped or not by its name, with their numbers.
 
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The non-empty lines of a text file, gzipped or not by its name, with their numbers."""
+    Shows progress where it takes long. Raises ``ManifestError``.
+    """
     try:
-        opener: Any = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rb") as stream:
+        with (
+            open(path, "rb") as file,
+            tqdm(
+                total=path.stat().st_size,
+                desc=f"reading {path}",
+                unit="B",
+                unit_scale=True,
+                delay=2,
+                disable=None,
+            ) as bar,
+        ):
+            stream: Any = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             for number, line in enumerate(stream, start=1):
                 if line.strip():
                     yield number, line.decode("utf-8")
+                if number % 10_000 == 0:
+                    bar.update(file.tell() - bar.n)
     except FileNotFoundError:
         raise ManifestError(
             f"{path}: no such file; give a cuts.jsonl.gz that one of tools/prepare_*.py wrote."
@@ -93,24 +107,57 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ManifestError(f"{path}: is damaged or not gzip ({error}); {_REDO}") from None
 
 
-def _parse(line: str, where: str) -> MonoCut:
+def parse_json(line: str | bytes, where: str) -> dict[str, Any]:
+    """The fields of a MonoCut. Raises ``ManifestError``, starting with ``where``."""
     try:
-        data = json.loads(line)
+        data = decode_json_line(line)
     except json.JSONDecodeError as error:
         raise ManifestError(f"{where}: is not JSON ({error}); {_REDO}") from None
     if not isinstance(data, dict) or data.get("type") != "MonoCut":
         kind = data.get("type") if isinstance(data, dict) else type(data).__name__
         raise ManifestError(f"{where}: expected a MonoCut, found {kind}; {_REDO}")
+    return data
+
+
+def parse_cut(line: str | bytes, where: str, folder: Path) -> MonoCut:
+    """The MonoCut of a line, its recording's relative paths resolved against ``folder``.
+
+    Raises ``ManifestError``, starting with ``where``, if it is no MonoCut with a recording.
+    """
+    data = parse_json(line, where)
     try:
         cut: Any = deserialize_item(data)
+        positive = cut.duration > 0
     except Exception as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise ManifestError(f"{where}: is not a valid cut ({problem}); {_REDO}") from None
     if not cut.has_recording:
         raise ManifestError(f"{where}: cut {cut.id!r} has no recording; {_REDO}")
-    if cut.duration <= 0:
+    if not positive:
         raise ManifestError(f"{where}: cut {cut.id!r} lasts {cut.duration} s; {_REDO}")
+    _resolve(cut, folder)
     return cut
+
+
+def repeated_id(where: str, cut_id: str) -> ManifestError:
+    """The error for a cut whose id an earlier one has."""
+    return ManifestError(f"{where}: repeats the id {cut_id!r}; {_REDO}")
+
+
+def missing_text(path: Path, cut_id: str) -> ManifestError:
+    """The error for a cut without the transcript that it needs."""
+    return ManifestError(
+        f"{path}: cut {cut_id!r} has no transcript; prepare the corpus with transcripts, or leave "
+        "this cut out."
+    )
+
+
+def no_cuts(path: Path) -> ManifestError:
+    """The error for an empty manifest."""
+    return ManifestError(f"{path}: holds no cuts; {_REDO}")
+
+
+_REDO = "prepare the corpus again."
 
 
 def _resolve(cut: MonoCut, folder: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 from tqdm import tqdm
 
 from speechssl.data.audio import read_cut
-from speechssl.data.loading import sorted_batches
+from speechssl.data.loading import reading_threads, sorted_batches
 from speechssl.data.manifest import cut_text
 from speechssl.data.text import Tokens
 from speechssl.decoding.transcriber import Transcriber
@@ -80,7 +80,7 @@ def _read_ahead(
     batches: Iterable[list[MonoCut]],
 ) -> Iterator[list[tuple[MonoCut, Future[Tensor]]]]:
     """The batches with their waveforms on the way."""
-    with ThreadPoolExecutor(READ_THREADS) as pool:
+    with reading_threads(READ_THREADS) as pool:
         pending: deque[list[tuple[MonoCut, Future[Tensor]]]] = deque()
         for batch in batches:
             pending.append([(cut, pool.submit(read_cut, cut)) for cut in batch])

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from fairseq2.datasets import DataReader
-from lhotse import CutSet
 from typing_extensions import Self
 
 from speechssl.data.batch import SpeechBatch
+from speechssl.data.index import Cuts
 from speechssl.data.loading import (
     BatchLoader,
     CutLoader,
@@ -34,7 +35,7 @@ class TrainReader(DataReader[SpeechBatch]):
     """Reads training updates; resumes exactly where its state says."""
 
     def __init__(
-        self, cuts: CutSet, loader: CutLoader, data: DataConfig, *, seed: int, rank: int, world: int
+        self, cuts: Cuts, loader: CutLoader, data: DataConfig, *, seed: int, rank: int, world: int
     ) -> None:
         """Raises ``ConfigError`` where ``world`` processes cannot share an update evenly."""
         self._num_forwards = data.num_forwards()
@@ -71,7 +72,7 @@ class TrainReader(DataReader[SpeechBatch]):
         self._start = self._ends.popleft()
         return update
 
-    def _plan(self, start: Position) -> Iterator[tuple[list[Any], int]]:
+    def _plan(self, start: Position) -> Iterator[tuple[Cuts, int]]:
         """This process's share of the endless sequence; notes where each update ends."""
         for number, (position, cuts) in enumerate(self._sequence(start)):
             place = number % self._num_forwards
@@ -81,19 +82,19 @@ class TrainReader(DataReader[SpeechBatch]):
             if place == self._num_forwards - 1:
                 self._ends.append((position[0], position[1] + 1))
 
-    def _sequence(self, start: Position) -> Iterator[tuple[Position, list[Any]]]:
+    def _sequence(self, start: Position) -> Iterator[tuple[Position, Cuts]]:
+        seconds = np.minimum(self._cuts.durations, self._data.max_seconds)
         epoch, skip = start
         while True:
             batches = epoch_batches(
-                self._cuts,
+                seconds,
                 batch_seconds=self._data.forward_seconds,
-                buckets=self._data.buckets,
+                length_noise=self._data.length_noise,
                 seed=self._seed,
                 epoch=epoch,
             )
-            for index, cuts in enumerate(batches):
-                if index >= skip:
-                    yield (epoch, index), cuts
+            for index in range(skip, len(batches)):
+                yield (epoch, index), self._cuts.select(batches[index])
             epoch, skip = epoch + 1, 0
 
     def reset(self) -> None:
@@ -115,7 +116,7 @@ class ValidationReader(DataReader[SpeechBatch]):
     """Reads every cut once, longest first; process r of W takes every W-th batch."""
 
     def __init__(
-        self, cuts: CutSet, loader: CutLoader, data: DataConfig, *, seed: int, rank: int, world: int
+        self, cuts: Cuts, loader: CutLoader, data: DataConfig, *, seed: int, rank: int, world: int
     ) -> None:
         self._cuts = cuts
         self._loader = BatchLoader(loader, total_cuts=len(cuts), threads=data.threads)

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from lhotse import CutSet
 
+from speechssl.data.index import Cuts
 from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts, save_cuts
 from speechssl.errors import ManifestError
+
+READERS = [pytest.param(load_cuts, id="load_cuts"), pytest.param(Cuts.open, id="open")]
+"""Both ways to read a manifest refuse the same ones in the same words."""
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -66,20 +70,22 @@ def _second(**changes: Any) -> Any:
     [
         (lambda lines: [], "holds no cuts"),
         (_broken, "line 3: is not JSON"),
-        (_repeat, "line 5: repeats the id 'dev-00-anna'"),
+        (_repeat, "(line|cut number) 5: repeats the id 'dev-00-anna'"),
         (lambda lines: [[1, 2]], "line 1: expected a MonoCut, found list"),
         (_second(type="MultiCut"), "line 2: expected a MonoCut, found MultiCut"),
         (_second(type=...), "line 2: expected a MonoCut, found None"),
         (_second(start=...), "line 2: is not a valid cut"),
         (_second(recording=...), "line 2: cut 'dev-01-boris' has no recording"),
         (_second(duration=0.0), "line 2: cut 'dev-01-boris' lasts 0.0 s"),
+        (_second(duration="long"), "line 2: is not a valid cut"),
     ],
 )
-def test_malformed_manifest(corpus_copy: Path, change: Any, message: str) -> None:
+@pytest.mark.parametrize("read", READERS)
+def test_malformed_manifest(corpus_copy: Path, read: Any, change: Any, message: str) -> None:
     path = cuts_path(corpus_copy, "dev")
     write_lines(path, change(lines_of(path)))
     with pytest.raises(ManifestError, match=message) as caught:
-        load_cuts(path)
+        read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -88,24 +94,29 @@ def test_malformed_manifest(corpus_copy: Path, change: Any, message: str) -> Non
     ("content", "message"),
     [(None, "no such file"), (b"not gzip", "damaged or not gzip"), (b"", "holds no cuts")],
 )
-def test_file_that_is_no_manifest(tmp_path: Path, content: bytes | None, message: str) -> None:
+@pytest.mark.parametrize("read", READERS)
+def test_file_that_is_no_manifest(
+    tmp_path: Path, read: Any, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "cuts.jsonl.gz"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ManifestError, match=message):
-        load_cuts(path)
+        read(path)
 
 
-def test_truncated_manifest(corpus_copy: Path) -> None:
+@pytest.mark.parametrize("read", READERS)
+def test_truncated_manifest(corpus_copy: Path, read: Any) -> None:
     path = cuts_path(corpus_copy, "train")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ManifestError, match="damaged or not gzip"):
-        load_cuts(path)
+        read(path)
 
 
-def test_folder_instead_of_a_file(corpus: Path) -> None:
+@pytest.mark.parametrize("read", READERS)
+def test_folder_instead_of_a_file(corpus: Path, read: Any) -> None:
     with pytest.raises(ManifestError, match="is a folder"):
-        load_cuts(corpus / "train")
+        read(corpus / "train")
 
 
 def test_missing_transcript_is_named(corpus_copy: Path) -> None:

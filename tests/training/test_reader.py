@@ -2,13 +2,18 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
+from lhotse import MonoCut, Recording
 
 from speechssl.data.batch import SpeechBatch
+from speechssl.data.index import Cuts
 from speechssl.data.loading import CutLoader
-from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.manifest import cuts_path, save_cuts
 from speechssl.errors import ConfigError
 from speechssl.training.reader import TrainReader, ValidationReader
 from speechssl.training.recipe import DataConfig
@@ -17,7 +22,7 @@ DATA = DataConfig(batch_seconds=8, forward_seconds=4, max_seconds=4, threads=2)
 
 
 def reader(corpus: Path, rank: int = 0, world: int = 1, data: DataConfig = DATA) -> TrainReader:
-    cuts = load_cuts(cuts_path(corpus, "train"))
+    cuts = Cuts.open(cuts_path(corpus, "train"))
     return TrainReader(cuts, CutLoader(), data, seed=3, rank=rank, world=world)
 
 
@@ -45,7 +50,7 @@ def test_processes_share_every_update_without_overlap(corpus: Path) -> None:
 
 
 def test_every_cut_is_seen_once_an_epoch(corpus: Path) -> None:
-    cuts = {cut.id for cut in load_cuts(cuts_path(corpus, "train"))}
+    cuts = {cut.id for cut in Cuts.open(cuts_path(corpus, "train"))}
     seen: list[str] = []
     for update in reader(corpus):
         seen += [id_ for batch in update for id_ in batch.ids]
@@ -62,7 +67,7 @@ def test_an_update_that_processes_cannot_share_is_refused(corpus: Path) -> None:
 
 
 def test_long_cuts_are_cropped_at_a_frame_of_the_batch_seed(corpus: Path) -> None:
-    cut = max(load_cuts(cuts_path(corpus, "train")), key=lambda c: c.duration)
+    cut = max(Cuts.open(cuts_path(corpus, "train")), key=lambda c: c.duration)
     whole = CutLoader()(cut, 0).waveform
     loader = CutLoader(max_seconds=0.5)
     crops = {seed: loader(cut, seed).waveform for seed in range(6)}
@@ -78,9 +83,66 @@ def test_long_cuts_are_cropped_at_a_frame_of_the_batch_seed(corpus: Path) -> Non
 
 
 def test_validation_reads_every_cut_once_on_any_number_of_processes(corpus: Path) -> None:
-    cuts = load_cuts(cuts_path(corpus, "dev"))
+    cuts = Cuts.open(cuts_path(corpus, "dev"))
     seen: list[str] = []
     for rank in range(2):
         part = ValidationReader(cuts, CutLoader(), DATA, seed=0, rank=rank, world=2)
         seen += [id_ for (batch,) in part for id_ in batch.ids]
     assert sorted(seen) == sorted(cut.id for cut in cuts)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 300 parts, of 0.5 to 3 s, of one recording of half a minute."""
+    folder = tmp_path_factory.mktemp("large")
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "noise.wav", rng.normal(0, 0.1, 480_000).astype(np.float32), 16_000)
+    recording = Recording.from_file(folder / "noise.wav")
+    spans = [(float(rng.uniform(0, 27)), float(rng.uniform(0.5, 3))) for _ in range(300)]
+    cuts = [MonoCut(f"{i}", s, d, 0, [], recording=recording) for i, (s, d) in enumerate(spans)]
+    save_cuts(cuts, folder / "cuts.jsonl.gz")
+    return folder / "cuts.jsonl.gz"
+
+
+def updates(manifest: Path, count: int, *, rank: int = 0, world: int = 1, threads: int = 1) -> Any:
+    data = DataConfig(batch_seconds=40, forward_seconds=10, max_seconds=2.5, threads=threads)
+    loader = CutLoader(max_seconds=2.5, cache_gb=0.01)
+    part = TrainReader(Cuts.open(manifest), loader, data, seed=5, rank=rank, world=world)
+    return [summary(update) for update in islice(part, count)]
+
+
+def test_the_same_batches_on_any_number_of_processes_and_threads(large: Path) -> None:
+    count = 30
+    expected = updates(large, count)
+    assert len({id_ for update in expected for ids, _ in update for id_ in ids}) == 300
+    for world, threads in ((1, 4), (2, 1), (4, 3)):
+        parts = [
+            updates(large, count, rank=rank, world=world, threads=threads) for rank in range(world)
+        ]
+        for number, update in enumerate(expected):
+            dealt = [parts[place % world][number][place // world] for place in range(len(update))]
+            assert dealt == update
+
+
+def test_resuming_anywhere_goes_on_as_if_unbroken(large: Path) -> None:
+    data = DataConfig(batch_seconds=20, forward_seconds=10, max_seconds=2.5, threads=2)
+
+    def new() -> TrainReader:
+        loader = CutLoader(max_seconds=2.5)
+        return TrainReader(Cuts.open(large), loader, data, seed=5, rank=0, world=1)
+
+    states, seen, waveforms = [], [], []
+    unbroken = new()
+    while unbroken.epoch < 2:
+        states.append(unbroken.state_dict())
+        update = next(unbroken)
+        seen.append(summary(update))
+        waveforms.append(update[0].waveforms)
+    for stop in (0, 1, len(seen) // 2 - 1, len(seen) // 2, len(seen) // 2 + 1, len(seen) - 1):
+        resumed = new()
+        resumed.load_state_dict(states[stop])
+        update = next(resumed)
+        assert summary(update) == seen[stop]
+        assert torch.equal(update[0].waveforms, waveforms[stop])
+        following = [summary(u) for u in islice(resumed, min(3, len(seen) - 1 - stop))]
+        assert following == seen[stop + 1 : stop + 4]
