@@ -6,6 +6,10 @@ An objective is one file in this folder with one subclass of ``Objective``. It o
 quantizer or teacher; the encoder does not know it. Everything random happens in ``draw``
 (dropout aside), so that ``loss`` is a plain function of weights, batch and draws, which a test
 can compare with other implementations.
+
+Host and device: which frames count is known on the CPU, where lengths, targets and masks are. An
+objective computes positions and counts there and sends positions to the device, so that the host
+never waits for a device to tell a number or a shape. ``tests/contracts`` checks this.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechssl.data.batch import SpeechBatch
+from speechssl.devices import to_device
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.frontend import build_frontend
@@ -29,14 +34,15 @@ class Loss:
     """A loss not yet divided: the trainer adds sums and counts over ranks and micro-batches."""
 
     sum: Tensor
-    """Scalar float32, differentiable. Adds over what ``count`` counts."""
+    """Scalar float32 on the device, differentiable. Adds over what ``count`` counts."""
 
-    count: Tensor
-    """Scalar float32: how many terms (mostly masked frames) ``sum`` adds up. May be 0, and then
-    ``sum`` is 0 too, but still reaches every parameter (with gradients of 0)."""
+    count: float
+    """How many terms (mostly masked frames) ``sum`` adds up; a plain number, known to the host. May
+    be 0, and then ``sum`` is 0 too, but still reaches every parameter (with gradients of 0)."""
 
-    metrics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Name to (sum, count), both detached scalars: the metric's mean is sum / count."""
+    metrics: dict[str, tuple[Tensor | float, float]] = field(default_factory=dict)
+    """Name to (sum, count): the metric's mean is sum / count. A sum that depends on weights is a
+    detached scalar on the device, to be read when metrics are reported."""
 
 
 class Objective(nn.Module):
@@ -79,9 +85,10 @@ class Objective(nn.Module):
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
         """Draws everything random about the loss of ``batch`` from torch's global generators.
 
-        Masks and indices are drawn on the CPU and moved, so that a seed means the same on every
-        device. The first dimension of each tensor runs over the recordings, or over the masked
-        frames recording by recording: concatenated batches have concatenated draws.
+        Masks and indices are drawn on the CPU and stay there, so that a seed means the same on
+        every device and ``loss`` can count masked frames. The first dimension of each tensor runs
+        over the recordings, or over the masked frames recording by recording: concatenated
+        batches have concatenated draws.
         """
         raise NotImplementedError
 
@@ -91,7 +98,7 @@ class Objective(nn.Module):
 
 
 def frame_counts(batch: SpeechBatch) -> tuple[Tensor, int]:
-    """([B] int64 frames of each recording, T frames of the padded batch)."""
+    """([B] int64 on the CPU, frames of each recording; T frames of the padded batch)."""
     return num_frames(batch.lengths), num_frames(batch.waveforms.shape[1])
 
 
@@ -101,17 +108,25 @@ def frame_channels(config: EncoderConfig) -> int:
         return build_frontend(config.frontend).channels
 
 
-def encode(encoder: Encoder, batch: SpeechBatch, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames, normalised frames (both [B, T, C]) and the context [B, T, D] of masked input.
+def encode(
+    encoder: Encoder, batch: SpeechBatch, mask: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames, normalised frames (both [B, T, C]), and context [M, D] of masked input.
 
-    mask [B, T] bool. The frames themselves are not masked; only what the transformer sees is.
+    mask [B, T] bool on the CPU. The frames themselves are not masked; only what the transformer
+    sees is. positions [M] int64 on the device: the frames of [B * T] whose context is computed.
     """
     counts, _ = frame_counts(batch)
     frames = encoder.extract(batch.waveforms, batch.lengths)
     normed = encoder.normalize(frames)
-    inputs = encoder.apply_mask(encoder.project(normed), mask)
-    context = encoder.contextualize(inputs, counts)
+    inputs = encoder.apply_mask(encoder.project(normed), to_device(mask, frames.device))
+    context = encoder.contextualize(inputs, counts, positions=positions)
     return frames, normed, context
+
+
+def frame_positions(mask: Tensor) -> Tensor:
+    """[B, T] bool on the CPU -> [M] int64 on the CPU: where the True are in [B * T], ascending."""
+    return mask.flatten().nonzero()[:, 0]
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
@@ -125,16 +140,16 @@ def real_frames(counts: Tensor, width: int) -> Tensor:
 
 
 def feature_penalty(encoder: Encoder, frames: Tensor, counts: Tensor) -> Tensor:
-    """Mean square of the frontend's frames [B, T, C], over real frames ([B] counts) and channels.
+    """Mean square of the frontend's frames, over real frames and channels; a scalar.
 
-    The penalty of wav2vec 2.0 and HuBERT (``features_pen`` in fairseq), which keeps the frontend
-    from growing its output. 0 where the frontend has nothing to learn (filter banks, or frozen).
+    frames [B, T, C], zeros behind ends; counts [B] on the CPU. The penalty of wav2vec 2.0 and
+    HuBERT (``features_pen`` in fairseq), which keeps the frontend from growing its output. 0 where
+    the frontend has nothing to learn (filter banks, or frozen).
     """
     if not any(parameter.requires_grad for parameter in encoder.frontend.parameters()):
         return frames.new_zeros((), dtype=torch.float32)
-    real = real_frames(counts, frames.shape[1])
-    total = (frames.float().square().mean(dim=-1) * real).sum()
-    return total / counts.sum().clamp(min=1)
+    values = max(1, int(counts.sum())) * frames.shape[-1]
+    return frames.float().square().sum() / values
 
 
 def spread(vectors: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from speechssl.config import require
 from speechssl.data.batch import PADDING_TARGET, SpeechBatch
+from speechssl.devices import to_device
 from speechssl.errors import ConfigError, TargetsError
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives.base import (
@@ -24,6 +25,7 @@ from speechssl.objectives.base import (
     encode,
     feature_penalty,
     frame_counts,
+    frame_positions,
     full_precision,
     perplexity,
     real_frames,
@@ -92,34 +94,42 @@ class Clusters(Objective):
         self.cluster_embeddings = nn.Parameter(torch.rand(num_clusters, config.projection_size))
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        """``mask`` [B, T] bool."""
+        """``mask`` [B, T] bool on the CPU."""
         counts, width = frame_counts(batch)
         return {"mask": span_mask(counts, self.config.mask, width=width)}
 
     def loss(self, encoder: Encoder, batch: SpeechBatch, *, mask: Tensor) -> Loss:
         """Cross-entropy of equation 3 summed over frames, weighted by equation 2.
 
-        mask [B, T] bool. The count is the number of masked frames; where unmasked frames have a
-        weight, or masked ones another than 1, the sum of the weights. The feature penalty is a
-        mean over the batch times the count. Raises ``TargetsError`` where ``batch.targets`` does
-        not give one of the K clusters for each frame.
+        mask [B, T] bool on the CPU. The count is the number of masked frames; where unmasked
+        frames have a weight, or masked ones another than 1, the sum of the weights. The feature
+        penalty is a mean over the batch times the count. Raises ``TargetsError`` where
+        ``batch.targets`` does not give one of the K clusters for each frame.
         """
         targets = self.checked_targets(batch)
         counts, width = frame_counts(batch)
-        frames, _, context = encode(encoder, batch, mask)
-        unmasked = real_frames(counts, width) & ~mask
-        scored = mask | unmasked if self.config.unmasked_weight > 0 else mask
-        weights = torch.where(mask, self.config.masked_weight, self.config.unmasked_weight)[scored]
-        targets = targets[scored]  # [M]
-        context = context[scored].float()  # [M, D]
+        positions = frame_positions(mask)
+        masked, unmasked = len(positions), 0  # the M frames that count: masked ones first
+        if self.config.unmasked_weight > 0:
+            others = frame_positions(real_frames(counts, width) & ~mask)
+            positions, unmasked = torch.cat([positions, others]), len(others)
+        count = self.config.masked_weight * masked + self.config.unmasked_weight * unmasked
+
+        device = batch.waveforms.device
+        targets = to_device(targets.flatten()[positions], device)  # [M]
+        frames, _, context = encode(encoder, batch, mask, to_device(positions, device))
+        context = context.float()  # [M, D]
         with full_precision(context):
             logits = self.logits(context)  # [M, K]
             errors = F.cross_entropy(logits, targets, reduction="none")
             penalty = feature_penalty(encoder, frames, counts)
-        count = weights.sum()
-        total = (weights * errors).sum() + count * self.config.penalty_weight * penalty
+        total = self.config.masked_weight * errors[:masked].sum()
+        if unmasked:
+            total = total + self.config.unmasked_weight * errors[masked:].sum()
+        total = total + count * self.config.penalty_weight * penalty
 
-        metrics = self.metrics(logits, targets, errors, context, mask[scored])
+        metrics = self.metrics(logits[:masked], targets[:masked], context[:masked])
+        metrics["loss_masked"] = (errors[:masked].detach().sum(), masked)
         metrics["feature_penalty"] = (penalty.detach() * count, count)
         return Loss(total, count, metrics)
 
@@ -130,29 +140,30 @@ class Clusters(Objective):
         return predictions @ clusters.T / self.config.similarity_temperature
 
     def metrics(
-        self, logits: Tensor, targets: Tensor, errors: Tensor, context: Tensor, masked: Tensor
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Sums and counts over masked frames only ([M] bool), all without gradient.
+        self, logits: Tensor, targets: Tensor, context: Tensor
+    ) -> dict[str, tuple[Tensor | float, float]]:
+        """Sums and counts over the M masked frames, all without gradient.
 
-        logits [M, K], targets [M], errors [M] (the cross-entropies), context [M, D]. The two
-        perplexities compare how many clusters the targets and the most probable guesses use.
+        logits [M, K], targets [M], context [M, D]. The two perplexities compare how many clusters
+        the targets and the most probable guesses use.
         """
-        logits, targets, context = logits.detach()[masked], targets[masked], context[masked]
-        count = masked.sum()
-        guesses = logits.argmax(dim=-1)
+        count, clusters = logits.shape
+        guesses = logits.detach().argmax(dim=-1)
         means = {
-            "target_perplexity": perplexity(shares(targets, logits.shape[1])),
-            "prediction_perplexity": perplexity(shares(guesses, logits.shape[1])),
+            "target_perplexity": perplexity(shares(targets, clusters)),
+            "prediction_perplexity": perplexity(shares(guesses, clusters)),
             "context_variance": spread(context),
         }
         return {
-            "loss_masked": (errors.detach()[masked].sum(), count),
             "accuracy": ((guesses == targets).sum(), count),
             **{name: (value * count, count) for name, value in means.items()},
         }
 
     def checked_targets(self, batch: SpeechBatch) -> Tensor:
-        """``batch.targets`` [B, T] where they fit the batch; raises ``TargetsError`` otherwise."""
+        """``batch.targets`` [B, T] where they fit the batch; raises ``TargetsError`` otherwise.
+
+        They are on the CPU, so looking at them costs no wait for the device.
+        """
         counts, width = frame_counts(batch)
         targets, clusters = batch.targets, len(self.cluster_embeddings)
         if targets is None:

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from speechssl.config import require
 from speechssl.data.batch import SpeechBatch
+from speechssl.devices import to_device
+from speechssl.models.attention import take_frames
 from speechssl.models.dropout import Dropout
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives.base import (
@@ -26,6 +28,7 @@ from speechssl.objectives.base import (
     feature_penalty,
     frame_channels,
     frame_counts,
+    frame_positions,
     full_precision,
     perplexity,
     shares,
@@ -149,17 +152,15 @@ class Contrastive(Objective):
 
         A distractor is the position among the recording's masked frames, counted from 0. A
         recording with a single masked frame has no distractors: its mask is taken away. The noise
-        is drawn on the device of the batch, as dropout is.
+        is drawn on the device of the batch, as dropout is; the others are on the CPU.
         """
-        device = batch.waveforms.device
         counts, width = frame_counts(batch)
-        mask = span_mask(counts.cpu(), self.config.mask, width=width)
+        mask = span_mask(counts, self.config.mask, width=width)
         mask &= mask.sum(dim=1, keepdim=True) >= 2
         draws = {"mask": mask, "distractors": _distractors(mask, self.config.distractors)}
-        draws = {name: value.to(device) for name, value in draws.items()}
         if self.training:
             shape = (int(mask.sum()), self.config.groups, self.config.entries)
-            draws["noise"] = -torch.empty(shape, device=device).exponential_().log()
+            draws["noise"] = gumbel_noise(shape, batch.waveforms.device)
         return draws
 
     def loss(
@@ -176,9 +177,11 @@ class Contrastive(Objective):
         The diversity loss and the feature penalty are means over the batch times its masked
         frames. Every recording has no masked frame or at least two.
         """
-        frames, normed, context = encode(encoder, batch, mask)
-        hidden = self.quantizer_dropout(normed[mask])  # [M, C]
-        context = context[mask].float()  # [M, D]
+        positions = to_device(frame_positions(mask), batch.waveforms.device)  # [M]
+        count = len(positions)
+        frames, normed, context = encode(encoder, batch, mask, positions)
+        hidden = self.quantizer_dropout(take_frames(normed, positions))  # [M, C]
+        context = context.float()  # [M, D]
         with full_precision(context):
             codewords, codes, probabilities = self.quantizer(hidden.float(), noise)
             targets = self.project_target(codewords)  # [M, Q]
@@ -187,7 +190,6 @@ class Contrastive(Objective):
             contrastive = -logits.log_softmax(dim=-1)[:, 0].sum()
             diversity = self.diversity(probabilities)
             penalty = feature_penalty(encoder, frames, frame_counts(batch)[0])
-        count = mask.sum().float()
         total = contrastive + count * (
             self.config.diversity_weight * diversity + self.config.penalty_weight * penalty
         )
@@ -197,11 +199,13 @@ class Contrastive(Objective):
             "codebook_perplexity": codebook_perplexity(probabilities),
             "target_variance": spread(targets),
             "context_variance": spread(context),
-            "temperature": count.new_tensor(self.quantizer.temperature),
         }
-        metrics = {name: (value.detach() * count, count) for name, value in means.items()}
+        metrics: dict[str, tuple[Tensor | float, float]] = {
+            name: (value.detach() * count, count) for name, value in means.items()
+        }
+        metrics["temperature"] = (self.quantizer.temperature * count, count)
         metrics["loss_contrastive"] = (contrastive.detach(), count)
-        metrics["accuracy"] = (singled_out(logits).sum(), count)
+        metrics["accuracy"] = (singled_out(logits.detach()).sum(), count)
         return Loss(total, count, metrics)
 
     def logits(
@@ -209,26 +213,33 @@ class Contrastive(Objective):
     ) -> Tensor:
         """Equation 3: cosine similarities / temperature [M, 1 + N], the true target's first.
 
-        predictions and targets [M, Q], codes [M, G], mask [B, T], distractors [M, N]. A distractor
-        with the codes of the true target is no wrong answer and gets -inf. All pairs within a
-        recording are compared at once, which is cheaper than collecting N distractors for each.
+        predictions and targets [M, Q], codes [M, G]; mask [B, T], distractors [M, N] on the CPU. A
+        distractor with the codes of the true target is no wrong answer and gets -inf. All pairs
+        within a recording are compared at once, which is cheaper than collecting N distractors
+        for each.
         """
+        device, (masked, size) = predictions.device, predictions.shape
         counts = mask.sum(dim=1)  # [B]
-        row = mask.nonzero()[:, 0]  # [M] recording of each masked frame
-        first = (counts.cumsum(dim=0) - counts)[row][:, None]  # [M, 1] its first masked frame
-        own = torch.arange(len(row), device=row.device)[:, None]  # [M, 1]
+        row = torch.arange(len(mask)).repeat_interleave(counts)  # [M] each frame's recording
+        first = (counts.cumsum(dim=0) - counts)[row]  # [M] that recording's first masked frame
+        place = torch.arange(masked) - first  # [M]
+        most = int(counts.max())  # P
 
-        shape = (len(counts), int(counts.max()), predictions.shape[1])  # [B, P, Q]
-        place = (row, (own - first)[:, 0])
-        left = predictions.new_zeros(shape).index_put(place, F.normalize(predictions, dim=-1))
-        right = targets.new_zeros(shape).index_put(place, F.normalize(targets, dim=-1))
-        similarity = torch.bmm(left, right.transpose(1, 2))[place]  # [M, P]
+        slots = to_device(row * most + place, device)  # [M] places in [B * P]
+        empty = predictions.new_zeros(len(mask) * most, size)
+        left = empty.index_copy(0, slots, F.normalize(predictions, dim=-1))
+        right = empty.index_copy(0, slots, F.normalize(targets, dim=-1))
+        left, right = (side.view(len(mask), most, size) for side in (left, right))
+        similarity = torch.bmm(left, right.transpose(1, 2))  # [B, P, P]
+        similarity = similarity.flatten(0, 1).index_select(0, slots)  # [M, P]
 
-        answers = torch.cat([own - first, distractors], dim=1)  # [M, 1 + N]
-        same = (codes[first + distractors] == codes[:, None]).all(dim=-1)  # [M, N]
-        same = F.pad(same, (1, 0), value=False)
-        logits = similarity.gather(1, answers) / self.config.similarity_temperature
-        return logits.masked_fill(same, -torch.inf)
+        answers = torch.cat([place[:, None], distractors], dim=1)  # [M, 1 + N]
+        logits = similarity.gather(1, to_device(answers, device))
+        rivals = to_device((first[:, None] + distractors).flatten(), device)  # [M * N]
+        rival_codes = codes.index_select(0, rivals).view(*distractors.shape, codes.shape[1])
+        same = (rival_codes == codes[:, None]).all(dim=-1)  # [M, N]
+        logits = logits / self.config.similarity_temperature
+        return logits.masked_fill(F.pad(same, (1, 0), value=False), -torch.inf)
 
     def diversity(self, probabilities: Tensor) -> Tensor:
         """Equation 4 as fairseq computes it: the unused share of the codebooks, 0 to 1.
@@ -258,6 +269,14 @@ def codebook_perplexity(probabilities: Tensor) -> Tensor:
     """
     winners = probabilities.argmax(dim=-1).T  # [G, M]
     return perplexity(shares(winners, probabilities.shape[-1])).sum()
+
+
+def gumbel_noise(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Standard Gumbel noise, -log(-log u) with u uniform in [0, 1): -inf where u is 0.
+
+    On a CPU a sixth of the time of ``exponential_``, which does not use vector instructions.
+    """
+    return torch.rand(shape, device=device).log_().neg_().log_().neg_()
 
 
 def _distractors(mask: Tensor, number: int) -> Tensor:

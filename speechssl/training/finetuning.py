@@ -10,34 +10,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import jiwer
+import numpy as np
 import torch
-from lhotse import CutSet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechssl.config import build
 from speechssl.data.batch import SpeechBatch
+from speechssl.data.index import Cuts
 from speechssl.data.loading import CutLoader
-from speechssl.data.manifest import cut_text, cuts_path, load_cuts
-from speechssl.data.targets import cut_frames
+from speechssl.data.manifest import cuts_path
 from speechssl.data.text import BLANK, Tokens
 from speechssl.decoding.greedy import greedy_decode
+from speechssl.devices import to_device
 from speechssl.errors import ManifestError
 from speechssl.frames import num_frames
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.folder import load_encoder, save_model_folder
-from speechssl.objectives.base import Loss
+from speechssl.objectives.base import Loss, real_frames
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.training.augment import change_speed
 from speechssl.training.curves import draw_curves
-from speechssl.training.engine import Job, is_main_process, train
+from speechssl.training.engine import Job, check_training, is_main_process, train
+from speechssl.training.metrics import MetricPairs
 from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
 from speechssl.training.run_folder import RunFolder
@@ -78,12 +80,12 @@ class FinetuneModel(nn.Module):
         )
         return Loss(
             sum=losses.sum(),
-            count=batch.token_lengths.sum(),
+            count=int(batch.token_lengths.sum()),
             metrics={"blank_share": blank_share(log_probs.detach(), frames)},
         )
 
     @torch.no_grad()
-    def evaluate(self, batch: SpeechBatch) -> Mapping[str, tuple[Tensor | float, Tensor | float]]:
+    def evaluate(self, batch: SpeechBatch) -> MetricPairs:
         """Word and character error rates of greedy decoding, and the share of blank frames."""
         log_probs, frames = self.model(batch.waveforms, batch.lengths)
         hypotheses = greedy_decode(log_probs, frames, self.tokens)
@@ -96,7 +98,7 @@ class FinetuneModel(nn.Module):
         }
 
     def _log_probs(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """([B, T, V] log-probabilities, [B] frames) under training's masks."""
+        """[B, T, V] log-probabilities under training's masks, and [B] frames on the CPU."""
         encoder, config = self.model.encoder, self.config
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
             frames = num_frames(lengths)
@@ -106,8 +108,8 @@ class FinetuneModel(nn.Module):
             inputs = encoder.project(encoder.normalize(features))  # [B, T, D]
             if config.time_mask > 0:
                 spans = MaskConfig(probability=config.time_mask, span=config.time_mask_span)
-                mask = span_mask(frames.cpu(), spans, width=inputs.shape[1])
-                inputs = encoder.apply_mask(inputs, mask.to(inputs.device))
+                mask = span_mask(frames, spans, width=inputs.shape[1])
+                inputs = encoder.apply_mask(inputs, to_device(mask, inputs.device))
             if config.channel_mask > 0:
                 inputs = mask_channels(inputs, config.channel_mask, config.channel_mask_span)
             context = encoder.contextualize(inputs, frames)  # [B, T, D]
@@ -118,13 +120,16 @@ def mask_channels(inputs: Tensor, probability: float, span: int) -> Tensor:
     """Sets spans of channels of inputs [B, T, D] to zero (SpecAugment, arXiv 1904.08779)."""
     batch, _, channels = inputs.shape
     mask = span_mask(torch.full((batch,), channels), MaskConfig(probability, span))
-    return inputs * ~mask[:, None, :].to(inputs.device)
+    return inputs * to_device(~mask[:, None, :], inputs.device)
 
 
-def blank_share(log_probs: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """(frames of log_probs [B, T, V] whose best token is blank, frames): 1 means silence only."""
-    real = torch.arange(log_probs.shape[1], device=frames.device) < frames[:, None]  # [B, T]
-    return ((log_probs.argmax(-1) == BLANK) & real).sum(), frames.sum()
+def blank_share(log_probs: Tensor, frames: Tensor) -> tuple[Tensor, int]:
+    """(frames of log_probs [B, T, V] whose best token is blank, frames): 1 means silence only.
+
+    frames [B] on the CPU.
+    """
+    real = to_device(real_frames(frames, log_probs.shape[1]), log_probs.device)  # [B, T]
+    return ((log_probs.argmax(-1) == BLANK) & real).sum(), int(frames.sum())
 
 
 def _errors(output: Any) -> tuple[float, float]:
@@ -149,12 +154,13 @@ def finetune(
     """
     recipe = load_recipe(FinetuneRecipe, recipe_path, overrides)
     config = _new_encoder(recipe, init).config
+    check_training(recipe.training, config)
     folder = RunFolder(exp)
     description = describe("finetune", recipe, config, data_dir, seed, init)
     folder.check(description)
     train_cuts = _fitting_cuts(data_dir, "train", recipe)
     dev_cuts = _fitting_cuts(data_dir, "dev", recipe) if _has_dev(data_dir) else None
-    tokens = Tokens.from_texts([cut_text(cut) or "" for cut in train_cuts])
+    tokens = Tokens.from_texts(train_cuts.texts())
     folder.claim(description)
     tokens.save(exp / "tokens.txt")
     settings = recipe.finetune
@@ -213,27 +219,26 @@ def _has_dev(data_dir: Path) -> bool:
     return cuts_path(data_dir, "dev").is_file()
 
 
-def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> CutSet:
+def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> Cuts:
     """The cuts of a split with transcripts that fit their frames; warns about the others."""
     path = cuts_path(data_dir, split)
-    cuts = usable_cuts(load_cuts(path, need_text=True), recipe.data, str(path))
-    if split != "train":
+    cuts = usable_cuts(Cuts.open(path), recipe.data, str(path))
+    problems: dict[int, str] = {}
+    rows = zip(cuts.durations.tolist(), cuts.frames.tolist(), cuts.texts())
+    for place, (seconds, frames, text) in enumerate(rows):
+        if seconds > recipe.data.max_seconds:
+            problems[place] = f"{seconds:.1f} s is longer than data.max_seconds"
+        elif (needed := ctc_frames(text)) > frames:
+            problems[place] = f"its transcript needs {needed} frames, the audio has {frames}"
+    if split != "train" or not problems:
         return cuts
-    fitting = []
-    for cut in cuts:
-        text = cut_text(cut) or ""
-        problem = None
-        if cut.duration > recipe.data.max_seconds:
-            problem = f"{cut.duration:.1f} s is longer than data.max_seconds"
-        elif (needed := ctc_frames(text)) > cut_frames(cut):
-            problem = f"its transcript needs {needed} frames, the audio has {cut_frames(cut)}"
-        if problem is None:
-            fitting.append(cut)
-        else:
-            logger.warning("%s: leaving out cut %s: %s", path, cut.id, problem)
-    if not fitting:
+    for cut_id, problem in zip(cuts.select(list(problems)).ids(), problems.values()):
+        logger.warning("%s: leaving out cut %s: %s", path, cut_id, problem)
+    if len(problems) == len(cuts):
         raise ManifestError(f"{path}: no cut is left to train on; see the warnings above.")
-    return CutSet.from_cuts(fitting)
+    fitting = np.ones(len(cuts), dtype=bool)
+    fitting[list(problems)] = False
+    return cuts.select(fitting)
 
 
 def ctc_frames(text: str) -> int:

@@ -17,10 +17,15 @@ LINE_METRICS = ("loss", "accuracy", "wer", "cer", "blank_share", "codebook_perpl
 """Metrics that the console line shows, where a run has them; the rest is in metrics/ and tb/."""
 
 
+MetricPairs = Mapping[str, tuple[Tensor | float, float]]
+"""Metrics by name, each as (sum, count). A sum may be a scalar on the device."""
+
+
 class MetricSums(Metric[dict[str, float]]):
     """Any number of named means, each kept as a sum and a count over batches and processes.
 
-    A metric whose counts are 0 is a plain sum.
+    A metric whose counts are 0 is a plain sum. ``update`` only notes its numbers; they are added up
+    when the metric is read or saved, so that a batch costs nothing and no device is waited for.
     """
 
     def __init__(self, *, device: torch.device | None = None) -> None:
@@ -29,18 +34,19 @@ class MetricSums(Metric[dict[str, float]]):
         self._add_state("counts", {})
         self.sums: dict[str, Tensor]
         self.counts: dict[str, Tensor]
+        self._noted: dict[str, list[tuple[Tensor | float, float]]] = {}
 
     @torch.inference_mode()
-    def update(self, metrics: Mapping[str, tuple[Tensor | float, Tensor | float]]) -> MetricSums:
-        """Adds ``{name: (sum, count)}``."""
-        for name, (total, count) in metrics.items():
-            self._add(self.sums, name, total)
-            self._add(self.counts, name, count)
+    def update(self, metrics: MetricPairs) -> MetricSums:
+        """Notes ``{name: (sum, count)}``; sums that are tensors have no gradient."""
+        for name, pair in metrics.items():
+            self._noted.setdefault(name, []).append(pair)
         return self
 
     @torch.inference_mode()
     def compute(self) -> dict[str, float]:
         """The mean of each metric; the plain sum where the counts are 0."""
+        self._add_noted()
         return {
             name: float(total) / (float(self.counts[name]) or 1.0)
             for name, total in self.sums.items()
@@ -48,18 +54,40 @@ class MetricSums(Metric[dict[str, float]]):
 
     @torch.inference_mode()
     def merge_state(self, metrics: Iterable[MetricSums]) -> MetricSums:
+        """Adds the states of other processes, which ``state_dict`` has brought up to date."""
+        self._add_noted()
         for metric in metrics:
             for name in metric.sums:
-                self._add(self.sums, name, metric.sums[name])
-                self._add(self.counts, name, metric.counts[name])
+                self._add(name, metric.sums[name], metric.counts[name])
         return self
 
-    def _add(self, totals: dict[str, Tensor], name: str, value: Tensor | float) -> None:
-        value = torch.as_tensor(value, dtype=torch.float64, device=self.device).detach()
-        totals[name] = totals[name] + value if name in totals else value.clone()
+    def reset(self) -> MetricSums:
+        self._noted = {}
+        return super().reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._add_noted()
+        return super().state_dict()
+
+    @torch.inference_mode()
+    def _add_noted(self) -> None:
+        for name, pairs in self._noted.items():
+            numbers = [total for total, _ in pairs if not isinstance(total, Tensor)]
+            tensors = [total for total, _ in pairs if isinstance(total, Tensor)]
+            total = torch.tensor(float(sum(numbers)), dtype=torch.float64, device=self.device)
+            if tensors:
+                total += torch.stack(tensors).double().sum()
+            count = float(sum(count for _, count in pairs))
+            self._add(name, total, torch.tensor(count, dtype=torch.float64, device=self.device))
+        self._noted = {}
+
+    def _add(self, name: str, total: Tensor, count: Tensor) -> None:
+        seen = name in self.sums
+        self.sums[name] = self.sums[name] + total if seen else total
+        self.counts[name] = self.counts[name] + count if seen else count
 
 
-def loss_metrics(loss: Loss) -> dict[str, tuple[Tensor | float, Tensor | float]]:
+def loss_metrics(loss: Loss) -> dict[str, tuple[Tensor | float, float]]:
     """The loss and its metrics, all as (sum, count)."""
     return {"loss": (loss.sum.detach(), loss.count), **loss.metrics}
 

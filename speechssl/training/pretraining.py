@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lhotse import CutSet
 from torch import Tensor, nn
 
 from speechssl.config import build, to_dict
 from speechssl.data.batch import SpeechBatch
+from speechssl.data.index import Cuts
 from speechssl.data.loading import CutLoader
-from speechssl.data.manifest import cuts_path, hours, load_cuts
+from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, codebook_path, targets_path
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.models.encoder import Encoder, EncoderConfig
@@ -29,8 +29,8 @@ from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
 from speechssl.training.curves import draw_curves
-from speechssl.training.engine import Job, is_main_process, train
-from speechssl.training.metrics import loss_metrics
+from speechssl.training.engine import Job, check_training, is_main_process, train
+from speechssl.training.metrics import MetricPairs, loss_metrics
 from speechssl.training.recipe import DataConfig, PretrainRecipe, load_recipe
 from speechssl.training.run_folder import RunFolder
 
@@ -54,7 +54,7 @@ class PretrainModel(nn.Module):
         """Passes the share of the run that is done on to the objective's schedules."""
         self.objective.set_progress(fraction)
 
-    def evaluate(self, batch: SpeechBatch) -> Mapping[str, tuple[Tensor | float, Tensor | float]]:
+    def evaluate(self, batch: SpeechBatch) -> MetricPairs:
         """The loss and its metrics, as (sum, count)."""
         return loss_metrics(self(batch))
 
@@ -78,6 +78,7 @@ def pretrain(
         overrides = [*overrides, f"data.targets={targets}"]
     recipe = load_recipe(PretrainRecipe, recipe_path, overrides)
     config = encoder_settings(recipe.model) if init is None else load_encoder(init).config
+    check_training(recipe.training, config)
     folder = RunFolder(exp)
     description = describe("pretrain", recipe, config, data_dir, seed, init)
     folder.check(description)
@@ -166,24 +167,24 @@ def describe(
     }
 
 
-def usable_cuts(cuts: CutSet, data: DataConfig, split: str) -> CutSet:
+def usable_cuts(cuts: Cuts, data: DataConfig, split: str) -> Cuts:
     """The cuts that are long enough. Raises ``ManifestError`` where none is."""
-    kept = [cut for cut in cuts if cut.duration >= data.min_seconds]
+    kept = cuts.select(cuts.durations >= data.min_seconds)
     if len(kept) < len(cuts):
         logger.warning(
             "%s: left out %d cuts shorter than %g s", split, len(cuts) - len(kept), data.min_seconds
         )
-    if not kept:
+    if len(kept) == 0:
         raise ManifestError(
             f"{split}: no cut is as long as data.min_seconds ({data.min_seconds} s); lower it or "
             f"use longer recordings."
         )
-    return CutSet.from_cuts(kept)
+    return kept
 
 
 def _read_splits(
     data_dir: Path, recipe: PretrainRecipe
-) -> dict[str, tuple[CutSet, FrameTargets | None]]:
+) -> dict[str, tuple[Cuts, FrameTargets | None]]:
     """Cuts and targets of train and (where there is one) dev, checked against each other."""
     needs_targets = load_objective(str(recipe.objective.get("kind", ""))).needs_targets
     name = recipe.data.targets
@@ -192,18 +193,18 @@ def _read_splits(
             f"objective {recipe.objective['kind']!r} needs frame targets: make them with "
             f"`speechssl label {data_dir} --name NAME ...` and pass --targets NAME."
         )
-    splits: dict[str, tuple[CutSet, FrameTargets | None]] = {}
+    splits: dict[str, tuple[Cuts, FrameTargets | None]] = {}
     for split in ("train", "dev"):
         path = cuts_path(data_dir, split)
         if split == "dev" and not path.is_file():
             continue
-        cuts = usable_cuts(load_cuts(path), recipe.data, str(path))
+        cuts = usable_cuts(Cuts.open(path), recipe.data, str(path))
         targets = None
         if needs_targets and name is not None:
             file = targets_path(data_dir, split, name)
             targets = FrameTargets.load(file)
             targets.check(cuts, file, codebook_path(data_dir, name))
-        logger.info("%s: %d cuts, %.2f hours", split, len(cuts), hours(cuts))
+        logger.info("%s: %d cuts, %.2f hours", split, len(cuts), cuts.hours)
         splits[split] = (cuts, targets)
     return splits
 

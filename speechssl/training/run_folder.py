@@ -100,24 +100,30 @@ class RunFolder:
         return checkpoint
 
     def load_weights(self, step: int) -> dict[str, Tensor]:
-        """The weights of the checkpoint at update ``step``, on the CPU."""
+        """The weights of the checkpoint at update ``step``, on the CPU, put together where each
+        process had a share of them."""
         folder = self.path / "checkpoints" / f"step_{step}" / "model"
-        files = sorted(folder.glob("**/*.pt"))
-        if len(files) != 1:
+        shares = [_read_weights(file, step) for file in sorted(folder.glob("**/sdp_*.pt"))]
+        if not shares:
             raise RunFolderError(
-                f"{folder}: expected one weights file, found {len(files)}; remove this checkpoint "
-                f"to go back to the one before."
+                f"{folder}: has no weights; remove this checkpoint to go back to the one before."
             )
-        try:
-            weights: dict[str, Tensor] = torch.load(
-                files[0], map_location="cpu", weights_only=True, mmap=False
-            )
-        except Exception as error:
-            raise RunFolderError(
-                f"{files[0]}: cannot be read ({error}); remove the folder step_{step} to go back "
-                f"to the checkpoint before."
-            ) from None
-        return weights
+        if len(shares) == 1:
+            return shares[0]
+        return {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+
+
+def _read_weights(file: Path, step: int) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = torch.load(
+            file, map_location="cpu", weights_only=True, mmap=False
+        )
+    except Exception as error:
+        raise RunFolderError(
+            f"{file}: cannot be read ({error}); remove the folder step_{step} to go back to the "
+            f"checkpoint before."
+        ) from None
+    return weights
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> set[str]:

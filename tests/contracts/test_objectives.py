@@ -77,12 +77,12 @@ def test_doubling_the_batch_doubles_sum_and_count(kind: str, frontend: str) -> N
     once = loss_of(encoder, objective, batch, draws)
     doubled = {name: torch.cat([value, value]) for name, value in draws.items()}
     both = loss_of(encoder, objective, twice(batch), doubled)
-    assert float(once.count) > 0
-    assert float(both.count) == 2 * float(once.count)
+    assert once.count > 0
+    assert both.count == 2 * once.count
     torch.testing.assert_close(both.sum, 2 * once.sum, rtol=1e-5, atol=1e-4)
     for name, (total, count) in once.metrics.items():
-        torch.testing.assert_close(both.metrics[name][0], 2 * total, rtol=1e-4, atol=1e-3)
-        assert float(both.metrics[name][1]) == 2 * float(count)
+        assert float(both.metrics[name][0]) == pytest.approx(2 * float(total), rel=1e-4, abs=1e-3)
+        assert both.metrics[name][1] == 2 * count
 
 
 @every_objective
@@ -93,10 +93,10 @@ def test_padding_changes_nothing(kind: str, frontend: str) -> None:
     padded = pad(batch, frames=17)
     short = loss_of(encoder, objective, batch, draw(objective, batch))
     long = loss_of(encoder, objective, padded, draw(objective, padded))
-    assert float(long.count) == float(short.count)
+    assert long.count == short.count
     torch.testing.assert_close(long.sum, short.sum, rtol=1e-5, atol=1e-4)
     for name, (total, _) in short.metrics.items():
-        torch.testing.assert_close(long.metrics[name][0], total, rtol=1e-4, atol=1e-3)
+        assert float(long.metrics[name][0]) == pytest.approx(float(total), rel=1e-4, abs=1e-3)
 
 
 @every_objective
@@ -146,7 +146,7 @@ def test_saved_and_loaded_it_gives_the_same_next_loss(kind: str, tmp_path: Path)
         torch.manual_seed(5)
         losses.append(one.train()(one_encoder.train(), batch))
     assert torch.equal(losses[0].sum, losses[1].sum)
-    assert torch.equal(losses[0].count, losses[1].count)
+    assert losses[0].count == losses[1].count
 
 
 @every_objective
@@ -174,7 +174,7 @@ def test_under_autocast_the_loss_is_float32_and_nearly_the_same(kind: str) -> No
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = loss_of(encoder, objective, batch, draws)
     assert rough.sum.dtype == torch.float32
-    assert rough.sum.shape == rough.count.shape == ()
+    assert rough.sum.shape == ()
     torch.testing.assert_close(rough.sum, exact.sum, rtol=0.05, atol=0.0)
     rough.sum.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())
@@ -186,7 +186,7 @@ def test_a_batch_with_nothing_to_predict_counts_nothing(kind: str) -> None:
     waveforms = [torch.randn(WINDOW_SAMPLES) for _ in range(2)]  # one frame each
     batch = collate(waveforms, targets=[torch.zeros(1, dtype=torch.long)] * 2)
     loss = objective(encoder, batch)
-    if float(loss.count) > 0:
+    if loss.count > 0:
         pytest.skip(f"{kind} finds something to predict in a single frame")
     assert float(loss.sum.detach()) == 0.0
     assert all(math.isfinite(float(total)) for total, _ in loss.metrics.values())
@@ -203,9 +203,10 @@ def test_metrics_carry_no_gradient(kind: str) -> None:
     metrics = objective(encoder, toy_batch()).metrics
     assert metrics
     for total, count in metrics.values():
-        assert total.shape == count.shape == ()
-        assert not total.requires_grad
-        assert not count.requires_grad
+        assert isinstance(count, (int, float)), "counts are known to the host"
+        if isinstance(total, Tensor):
+            assert total.shape == ()
+            assert not total.requires_grad
 
 
 def test_every_file_is_an_objective_or_a_helper() -> None:

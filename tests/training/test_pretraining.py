@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from speechssl.cli.main import group
 from speechssl.clustering import LabelConfig, label
 from speechssl.config import read_yaml, write_yaml
 from speechssl.data.manifest import cuts_path, load_cuts
-from speechssl.data.targets import FrameTargets, codebook_path, targets_path
+from speechssl.data.targets import codebook_path, targets_path
 from speechssl.models.folder import load_encoder
 from speechssl.training.run_folder import RunFolder
 
@@ -126,20 +127,42 @@ def test_a_killed_run_resumes_bit_for_bit(
     assert all(torch.equal(value, expected[name]) for name, value in weights(killed).items())
 
 
+def run_processes(number: int, arguments: list[str]) -> None:
+    """Runs the command with ``torchrun``, or alone for one process."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+    launcher = torchrun if number > 1 else []
+    command_line = [sys.executable, *launcher, "-m", "speechssl.cli.main", *arguments]
+    subprocess.run(command_line, env=EXACT, check=True)
+
+
+def assert_close_weights(exp: Path, expected: dict[str, torch.Tensor]) -> None:
+    found = weights(exp)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5, msg=name)
+
+
 def test_two_processes_train_as_one(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
+    """Each with a copy of the weights (DDP), and each with a share of them (FSDP)."""
     more = ["training.updates=4", "training.precision=fp32"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    run = ["-m", "speechssl.cli.main"]
-    subprocess.run(
-        [sys.executable, *run, *command(pretrain_recipe, data, one, *more)], env=EXACT, check=True
-    )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [*torchrun, *run, *command(pretrain_recipe, data, two, *more)], env=EXACT, check=True
-    )
-    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    for name, value in weights(one).items():
-        torch.testing.assert_close(weights(two)[name], value, rtol=1e-3, atol=2e-5, msg=name)
+    shares = ["training.data_parallel=fsdp", "training.validate_every=2", "training.keep_last=2"]
+    runs = {name: tmp_path / name for name in ("one", "copies", "shares")}
+    run_processes(1, command(pretrain_recipe, data, runs["one"], *more))
+    run_processes(2, command(pretrain_recipe, data, runs["copies"], *more))
+    sharded = command(pretrain_recipe, data, runs["shares"], *more, *shares)
+    run_processes(2, sharded)
+    expected = weights(runs["one"])
+    for name in ("copies", "shares"):
+        assert losses(runs[name]) == pytest.approx(losses(runs["one"]), rel=1e-5)
+        assert_close_weights(runs[name], expected)
+    exported = load_encoder(runs["shares"] / "model").state_dict()
+    finished = weights(runs["shares"])
+    assert all(torch.equal(value, finished[f"encoder.{name}"]) for name, value in exported.items())
+
+    shutil.rmtree(runs["shares"] / "checkpoints" / "step_4")
+    run_processes(2, sharded)  # goes on from update 2
+    again = weights(runs["shares"])
+    assert all(torch.equal(value, finished[name]) for name, value in again.items())
 
 
 def test_bad_input_is_refused_before_the_run(
@@ -155,8 +178,7 @@ def test_bad_input_is_refused_before_the_run(
 
     label(data, "other", ["train"], LabelConfig(clusters=4))
     path = targets_path(data, "dev", "mfcc")
-    other = FrameTargets.load(targets_path(data, "train", "other"))
-    other.save(path)
+    shutil.copyfile(targets_path(data, "train", "other"), path)
     refuses(cli(*command(pretrain_recipe, data, exp)), "another codebook")
     codebook_path(data, "mfcc").unlink()
     refuses(cli(*command(pretrain_recipe, data, exp)), "codebook", "missing")

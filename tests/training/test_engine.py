@@ -1,0 +1,83 @@
+"""What is done to a model before training: compiling its layers, and what cannot be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves
+
+from speechssl.errors import ConfigError
+from speechssl.models.encoder import Encoder, EncoderConfig
+from speechssl.objectives import build_objective
+from speechssl.objectives.base import Loss
+from speechssl.training.engine import check_training, compile_layers
+from speechssl.training.pretraining import PretrainModel
+from speechssl.training.recipe import TrainingConfig
+from tests.contracts.toys import TONES, toy_batch, toy_encoder
+
+
+def steps(device: str, **options: Any) -> tuple[list[Loss], PretrainModel]:
+    """Losses of two batches of different sizes, and the model with its gradients; the layers are
+    compiled if there are options."""
+    torch.manual_seed(0)
+    config = toy_encoder()
+    model = PretrainModel(
+        Encoder(config), build_objective({"kind": "clusters"}, config, len(TONES))
+    ).to(device)
+    if options:
+        compile_layers(model, **options)
+    losses = []
+    for batch in (toy_batch(), toy_batch((1.0, 0.7))):
+        torch.manual_seed(1)
+        batch.to(torch.device(device))
+        losses.append(model(batch))
+        losses[-1].sum.backward()
+    return losses, model
+
+
+def assert_compiled_equals_eager(device: str, **options: Any) -> None:
+    losses, model = steps(device)
+    compiled_losses, compiled = steps(device, **options)
+    for one, other in zip(losses, compiled_losses):
+        torch.testing.assert_close(other.sum, one.sum, rtol=1e-4, atol=0)
+    gradients = dict(model.named_parameters())
+    for name, parameter in compiled.named_parameters():
+        expected = gradients[name].grad
+        assert parameter.grad is not None
+        assert expected is not None
+        difference = float((parameter.grad - expected).norm())
+        assert difference <= 1e-4 * float(expected.norm()) + 1e-5, name
+
+
+def test_layers_compile_as_a_whole_and_for_all_sizes() -> None:
+    """Without the code generator (inductor), which takes minutes on a CPU."""
+    assert_compiled_equals_eager("cpu", dynamic=True, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_compiled_layers_equal_eager_ones_on_a_gpu() -> None:
+    assert_compiled_equals_eager("cuda", dynamic=True)
+
+
+def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    check_training(TrainingConfig(), EncoderConfig())
+    with pytest.raises(ConfigError, match=r"no 'no-such-compiler' here.*CXX") as caught:
+        check_training(TrainingConfig(compile=True), EncoderConfig())
+    assert "\n" not in str(caught.value)
+
+
+def test_sharding_needs_all_processes_in_the_same_layers() -> None:
+    check_training(TrainingConfig(data_parallel="fsdp"), EncoderConfig(layer_drop=0.0))
+    with pytest.raises(ConfigError, match=r"fsdp needs model\.layer_drop=0"):
+        check_training(TrainingConfig(data_parallel="fsdp"), EncoderConfig(layer_drop=0.05))
+
+
+def test_fsdp_finds_the_loss_in_what_a_model_returns() -> None:
+    """FSDP looks with ``tree_leaves``; it reduces no gradients if all layers are frozen and it
+    does not see the tensor where the backward pass begins."""
+    total = torch.ones((), requires_grad=True)
+    leaves = tree_leaves(Loss(total, 3, {"accuracy": (torch.ones(()), 3)}))
+    assert any(leaf is total for leaf in leaves)

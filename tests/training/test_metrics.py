@@ -1,0 +1,45 @@
+"""Sums and counts over batches and processes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from speechssl.training.metrics import MetricSums
+
+
+def test_means_are_sums_over_counts_and_counts_of_0_give_the_sum() -> None:
+    metric = MetricSums()
+    metric.update({"loss": (torch.tensor(6.0), 2), "correct": (torch.tensor(1), 4)})
+    metric.update({"loss": (torch.tensor(3.0), 1), "seconds": (2.5, 0)})
+    metric.update({"seconds": (1.5, 0)})
+    assert metric.compute() == {"loss": 3.0, "correct": 0.25, "seconds": 4.0}
+    assert metric.compute() == {"loss": 3.0, "correct": 0.25, "seconds": 4.0}, (
+        "reading adds nothing"
+    )
+    metric.reset()
+    assert metric.compute() == {}
+
+
+def test_sums_are_exact_where_float32_is_not() -> None:
+    metric = MetricSums()
+    for _ in range(1000):
+        metric.update({"loss": (torch.tensor(16777217.0 / 3), 1)})
+    assert metric.compute()["loss"] == pytest.approx(float(torch.tensor(16777217.0 / 3)), rel=1e-12)
+
+
+def test_a_saved_metric_goes_on() -> None:
+    first, second = MetricSums(), MetricSums()
+    first.update({"loss": (torch.tensor(1.0), 2)})
+    second.load_state_dict(first.state_dict())
+    second.update({"loss": (torch.tensor(5.0), 1)})
+    assert second.compute() == {"loss": 2.0}
+
+
+def test_processes_are_merged() -> None:
+    one, other = MetricSums(), MetricSums()
+    one.update({"loss": (torch.tensor(1.0), 2)})
+    arrived = MetricSums()
+    other.update({"loss": (torch.tensor(5.0), 1), "wer": (1.0, 10)})
+    arrived.load_state_dict(other.state_dict())
+    assert one.merge_state([arrived]).compute() == {"loss": 2.0, "wer": 0.1}
