@@ -41,3 +41,8 @@ class RunFolderError(SpeechSSLError):
 
 class MissingExtraError(SpeechSSLError):
     """An optional dependency is needed and not installed; the message names the extra."""
+
+
+class CheckpointError(SpeechSSLError):
+    """Another project's checkpoint is missing, damaged, of a kind that has no counterpart here, or
+    does not give the same outputs after conversion."""

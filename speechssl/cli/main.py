@@ -1,6 +1,7 @@
 """The ``speechssl`` command: finds its subcommands by file name and loads only the one asked for.
 
-A subcommand is a module ``speechssl/cli/<name>.py`` with a click command called ``command``.
+A subcommand is a module ``speechssl/cli/<name>.py`` with a click command called ``command``;
+where the name is a word of Python's own, the file has an underscore after it (``import_.py``).
 Such a module imports torch, Lhotse and the like inside its functions, so that ``--help`` is
 instant and ``transcribe`` never loads training code.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import pkgutil
 from typing import Any
 
@@ -61,13 +63,15 @@ class LazyGroup(OneLineErrors, click.Group):
         """The command names, in alphabetical order."""
         package = importlib.import_module("speechssl.cli")
         names = [module.name for module in pkgutil.iter_modules(package.__path__)]
-        return sorted(name.replace("_", "-") for name in names if name != "main" and name[0] != "_")
+        commands = [name.rstrip("_") for name in names if name != "main" and name[0] != "_"]
+        return sorted(name.replace("_", "-") for name in commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the command's module. Returns None for an unknown name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"speechssl.cli.{cmd_name.replace('-', '_')}")
+        name = cmd_name.replace("-", "_") + "_" * keyword.iskeyword(cmd_name)
+        module = importlib.import_module(f"speechssl.cli.{name}")
         command: click.Command = module.command
         return command
 

@@ -27,6 +27,7 @@ _ORDINAL_ENDINGS = {"en": "st|nd|rd|th", "fr": "er|ème|eme|e", "es": "º", "it"
 
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "＇": "'", "`": "'", "´": "'"})
 _JOINERS = "\u200c\u200d"
+_IN_BRACKETS = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 _LONGEST_NUMBER = 15
 """Digits above which a number is read digit by digit, as is one that begins with 0."""
 
@@ -118,7 +119,9 @@ def _has_leading_zero(number: str) -> bool:
 class Tokens:
     """The symbols that a CTC model writes: "<blank>", "|" for the space, then characters.
 
-    ``symbols`` is the list; the position of a symbol in it is its token id.
+    ``symbols`` is the list; the position of a symbol in it is its token id. Imported models may
+    also have symbols in brackets ("<unk>", "[UNK]"): they are written as they are, and no
+    transcript is spelled with them.
     """
 
     def __init__(self, symbols: Sequence[str]) -> None:
@@ -204,7 +207,7 @@ def _problem(symbols: list[str]) -> str:
     if len(symbols) < 3:
         return "there is no character"
     for line, symbol in enumerate(symbols[2:], start=3):
-        if len(symbol) != 1 or symbol.isspace():
+        if (len(symbol) != 1 or symbol.isspace()) and not _IN_BRACKETS.fullmatch(symbol):
             return f"line {line} must be one character, is {symbol!r}"
     repeated = {symbol for symbol in symbols if symbols.count(symbol) > 1}
     return f"{sorted(repeated)} stand there more than once" if repeated else ""

@@ -7,6 +7,8 @@
     ``vocabulary_size`` (ctc), ``info`` (whatever the maker wants to remember)
 ``tokens.txt``
     ctc: one token per line, the CTC blank first
+
+What else the folder holds is for people and other programs (an import's ``certificate.json``).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from speechssl.config import build, merge, read_yaml, to_dict, write_yaml
 from speechssl.errors import ConfigError, ModelFolderError
+from speechssl.files import atomic_path, write_text
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
 
@@ -67,12 +70,14 @@ def save_model_folder(
     tokens: Tokens | None = None,
     objective: Mapping[str, Tensor] | None = None,
     info: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes ``model`` to the folder ``path``, replacing the model that may be there.
 
     ``tokens`` belong to a CTC model; ``objective`` are weights that only pretraining needs;
-    ``info`` holds plain YAML values. The folder appears whole or not at all. Raises
-    ``ModelFolderError`` when ``path`` exists and is not a model folder.
+    ``info`` holds plain YAML values; ``extra_files`` are texts by their path in the folder. The
+    folder appears whole or not at all. Raises ``ModelFolderError`` when ``path`` exists and is
+    not a model folder.
     """
     path = Path(path)
     _require_replaceable(path)
@@ -80,11 +85,14 @@ def save_model_folder(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".tmp-{path.name}-") as temporary:
         fresh = Path(temporary) / "new"
         fresh.mkdir()
-        save_file(_weights(model, objective or {}), fresh / WEIGHTS)
+        with atomic_path(fresh / WEIGHTS) as file:  # safetensors lets only the owner read
+            save_file(_weights(model, objective or {}), file)
         config = _config(model, dict(info or {}))
         (fresh / CONFIG).write_text(write_yaml(config), encoding="utf-8")
         if tokens is not None:
             tokens.save(fresh / TOKENS)
+        for name, text in (extra_files or {}).items():
+            write_text(fresh / name, text)
         if path.exists():
             os.replace(path, Path(temporary) / "old")
         os.replace(fresh, path)
@@ -127,6 +135,14 @@ def load_ctc(path: Path | str) -> tuple[CTCModel, Tokens]:
             "fine-tune it first (speechssl finetune)."
         )
     return loaded.model, loaded.tokens
+
+
+def load_objective_weights(path: Path | str) -> dict[str, Tensor]:
+    """The weights in a model folder that only pretraining needs, by their names in the objective;
+    empty if there are none. Raises ``ModelFolderError`` where the file is missing or damaged."""
+    prefix = "objective."
+    weights = _read_weights(Path(path) / WEIGHTS)
+    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
 
 
 def is_model_folder(path: Path | str) -> bool:

@@ -1,0 +1,251 @@
+"""From a folder of transformers, or a name on the hub, to a model folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from speechssl.config import build, to_dict
+from speechssl.errors import CheckpointError, ConfigError, MissingExtraError
+from speechssl.files import sha256
+from speechssl.frames import SAMPLE_RATE
+from speechssl.interop.certificate import FILE as CERTIFICATE
+from speechssl.interop.certificate import Certificate
+from speechssl.interop.transformers.layout import (
+    ARCHITECTURES,
+    CONFIG,
+    EXTRA,
+    FIXED,
+    KEPT,
+    PREPROCESSOR,
+    WEIGHTS,
+    Converted,
+    Settings,
+    Task,
+    from_theirs,
+    known_settings,
+    new_name,
+)
+from speechssl.interop.transformers.parity import certify
+from speechssl.interop.transformers.vocabulary import FILES as TOKENIZER_FILES
+from speechssl.interop.transformers.vocabulary import Vocabulary, read_vocabulary
+from speechssl.interop.weights import REMEDY, read_json, read_weights
+from speechssl.models.ctc import CTCModel
+from speechssl.models.encoder import Encoder
+from speechssl.models.folder import save_model_folder
+from speechssl.objectives.contrastive import Contrastive
+
+
+def import_transformers(source: str, model_dir: Path) -> tuple[Certificate, list[str]]:
+    """Writes the model folder ``model_dir`` from transformers' folder, or hub name, ``source``.
+
+    Returns the certificate and what the user should know about. Raises ``CheckpointError`` where
+    the source is incomplete, has no counterpart, or does not compute the same after conversion;
+    ``ConfigError`` for settings out of range; ``MissingExtraError`` where a hub name needs
+    huggingface_hub; ``ModelFolderError`` where ``model_dir`` is something else. Nothing is
+    written then.
+    """
+    folder = find_source(source)
+    architecture, task, settings = _read_settings(folder / CONFIG)
+    normalize, notes = _read_preprocessor(folder / PREPROCESSOR, settings)
+    vocabulary = read_vocabulary(folder, settings.vocab_size) if task == "ctc" else None
+    converted = _outline(architecture, task, settings, normalize, vocabulary, folder / CONFIG)
+    files = _weight_files(folder)
+    notes += _fill_from(converted, files, folder)
+    certificate = certify(converted, folder)
+    info: dict[str, Any] = {
+        "imported": {
+            "from": "transformers",
+            "source": source,
+            "architecture": architecture,
+            "sha256": {file.name: sha256(file) for file in files},
+            "parity": certificate.status,
+        }
+    }
+    objective = None
+    if converted.objective is not None:
+        info["recipe"] = {
+            "objective": {"kind": "contrastive", **to_dict(converted.objective.config)}
+        }
+        objective = converted.objective.state_dict()
+    kept = (CONFIG, PREPROCESSOR, *(TOKENIZER_FILES if vocabulary else ()))
+    extra_files = {
+        f"{KEPT}/{name}": (folder / name).read_text(encoding="utf-8")
+        for name in kept
+        if (folder / name).is_file()
+    }
+    save_model_folder(
+        model_dir,
+        converted.model,
+        tokens=vocabulary.tokens if vocabulary else None,
+        objective=objective,
+        info=info,
+        extra_files={CERTIFICATE: certificate.to_json(), **extra_files},
+    )
+    return certificate, notes + (vocabulary.notes if vocabulary else [])
+
+
+def find_source(source: str) -> Path:
+    """The local folder ``source``, or the download of the hub's model of that name."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{source}: is a file; give the folder that holds it and {CONFIG}.")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
+        raise CheckpointError(f"{source}: no such folder; give a folder with {CONFIG} and weights.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise MissingExtraError(
+            f"{source}: no such folder; to fetch the model of this name from the Hugging Face "
+            f"hub, install huggingface_hub (pip install 'speechssl[{EXTRA}]')."
+        ) from None
+    try:
+        folder = snapshot_download(source, allow_patterns=["*.json", "model*.safetensors"])
+        if not any(Path(folder).glob("*.safetensors")):
+            folder = snapshot_download(source, allow_patterns=["*.json", "pytorch_model*.bin"])
+    except (OSError, ValueError) as error:
+        problem = " ".join(str(error).split())[:200].rstrip(". ")
+        raise CheckpointError(
+            f"{source}: is no folder here and cannot be fetched from the Hugging Face hub "
+            f"({problem}); check name and network, or copy the files and give their folder."
+        ) from None
+    return Path(folder)
+
+
+def _read_settings(file: Path) -> tuple[str, Task, Settings]:
+    """The class in transformers, what it is for, and its settings."""
+    values = read_json(file)
+    names = values.get("architectures")
+    known = ", ".join(ARCHITECTURES)
+    if not isinstance(names, list) or len(names) != 1 or str(names[0]) not in ARCHITECTURES:
+        found = ", ".join(map(str, names)) if isinstance(names, list) and names else "missing"
+        raise CheckpointError(f"{file}: architectures is {found}; supported are {known}.")
+    model_type, task = ARCHITECTURES[names[0]]
+    if values.get("model_type", model_type) != model_type:
+        raise CheckpointError(
+            f"{file}: model_type is {values['model_type']!r}; {names[0]} needs {model_type!r}."
+        )
+    for name, only in FIXED.items():
+        if values.get(name, only) != only:
+            raise CheckpointError(
+                f"{file}: {name} is {values[name]!r}; only {only!r} has a counterpart."
+            )
+    settings = build(Settings, known_settings(values), str(file))
+    if task == "pretraining" and not settings.has_mask_embedding:
+        raise CheckpointError(
+            f"{file}: mask_time_prob is 0; pretraining needs a mask embedding, and transformers "
+            "builds the model without one."
+        )
+    return names[0], task, settings
+
+
+def _read_preprocessor(file: Path, settings: Settings) -> tuple[bool, list[str]]:
+    """Whether waveforms are normalised first, and a note where that had to be assumed.
+
+    Without the file it is assumed as in fairseq's own models: with layer norm in the frontend
+    only. With group norm there it hardly matters, because the frames do not depend on loudness.
+    """
+    if not file.is_file():
+        normalize = settings.feat_extract_norm == "layer"
+        verb = "normalises" if normalize else "does not normalise"
+        return normalize, [
+            f"there is no {PREPROCESSOR}: assumed that the model {verb} waveforms, as is usual "
+            f"with {settings.feat_extract_norm} norm"
+        ]
+    values = read_json(file)
+    allowed: dict[str, tuple[Any, ...]] = {
+        "feature_extractor_type": ("Wav2Vec2FeatureExtractor",),
+        "sampling_rate": (SAMPLE_RATE,),
+        "feature_size": (1,),
+        "do_normalize": (True, False),
+    }
+    for name, choices in allowed.items():
+        if values.get(name, choices[0]) not in choices:
+            raise CheckpointError(
+                f"{file}: {name} is {values[name]!r}; only {choices[0]!r} has a counterpart."
+            )
+    return bool(values.get("do_normalize", True)), []
+
+
+def _outline(
+    architecture: str,
+    task: Task,
+    settings: Settings,
+    normalize: bool,
+    vocabulary: Vocabulary | None,
+    file: Path,
+) -> Converted:
+    """The model without values."""
+    try:
+        config = settings.encoder(normalize)
+        with torch.device("meta"):
+            encoder = Encoder(config)
+            if vocabulary is not None:
+                model: Encoder | CTCModel = CTCModel(encoder, settings.vocab_size)
+                return Converted(architecture, model.eval(), None, vocabulary.order)
+            if task == "encoder":
+                return Converted(architecture, encoder.eval())
+            objective = Contrastive(settings.contrastive(), config)
+            return Converted(architecture, encoder.eval(), objective.eval())
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The file with the weights, or all where they are spread over several."""
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            places = read_json(index).get("weight_map")
+            names = list(places.values()) if isinstance(places, dict) else []
+            if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
+                raise CheckpointError(f"{index}: does not name files of its folder; {REMEDY}.")
+            return [folder / n for n in sorted(set(names))]
+    raise CheckpointError(f"{folder}: has neither {' nor '.join(WEIGHTS)}; {REMEDY}.")
+
+
+def _fill_from(converted: Converted, files: list[Path], folder: Path) -> list[str]:
+    """Reads all tensors into the model. Returns notes; raises ``CheckpointError``."""
+    given: dict[str, Tensor] = {}
+    for file in tqdm(files, desc="read", unit="file", disable=None):
+        given.update(read_weights(file))
+    given = {new_name(name): value for name, value in given.items()}
+    model_type, task = ARCHITECTURES[converted.architecture]
+    if task == "encoder":  # also saved from a model with a head
+        given = {name.removeprefix(f"{model_type}."): value for name, value in given.items()}
+    shapes = {name: value.shape for name, value in converted.tensors().items()}
+    values, notes = {}, []
+    for name, (theirs, outline) in converted.their_tensors().items():
+        if name == "encoder.mask_embedding" and theirs not in given and task != "pretraining":
+            generator = torch.Generator().manual_seed(0)
+            values[name] = torch.rand(shapes[name], generator=generator)
+            notes.append("the checkpoint has no mask embedding (masked_spec_embed): drew a new one")
+            continue
+        if theirs not in given:
+            raise CheckpointError(
+                f"{folder}: tensor {theirs!r} is missing, which {converted.architecture} needs; "
+                f"{REMEDY}."
+            )
+        value = given.pop(theirs)
+        if value.shape != outline.shape:
+            raise CheckpointError(
+                f"{folder}: tensor {theirs!r} has shape {list(value.shape)}, but {CONFIG} asks for "
+                f"{list(outline.shape)}; weights and {CONFIG} must belong together."
+            )
+        values[name] = from_theirs(name, value, shapes[name], converted.order)
+    if given:
+        raise CheckpointError(
+            f"{folder}: tensor {min(given)!r} is not of {converted.architecture}; weights and "
+            f"{CONFIG} must belong together."
+        )
+    converted.fill(values)
+    return notes

@@ -1,0 +1,85 @@
+"""Reading other people's checkpoint files without executing anything in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from speechssl.errors import CheckpointError
+
+REMEDY = "fetch the checkpoint again from where it came"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ``CheckpointError`` if it is missing or none."""
+    try:
+        values = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: is missing; {REMEDY}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not valid JSON ({_line(error)}); {REMEDY}.") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object; {REMEDY}.")
+    return values
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a PyTorch file that holds nothing else.
+
+    All in float32 on the CPU. A PyTorch file is unpickled with torch's restricted unpickler,
+    which builds tensors and plain containers and runs no code. Raises ``CheckpointError`` where
+    the file is missing, incomplete, or holds anything but tensors of floating-point numbers.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is missing; {REMEDY}.")
+    values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    if not isinstance(values, dict) or not values:
+        raise CheckpointError(f"{path}: does not hold tensors by name; {REMEDY}.")
+    for name, value in values.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {name!r} is not a tensor; {REMEDY}.")
+        if not value.is_floating_point():
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is of type {value.dtype}, not of floating-point numbers; "
+                "give the unquantized checkpoint."
+            )
+    return {name: value.detach().float().contiguous() for name, value in values.items()}
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: is not a complete safetensors file ({_line(error)}); {REMEDY}."
+        ) from None
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):
+            raise _incomplete(path, error) from None
+        raise CheckpointError(
+            f"{path}: holds pickled code beside tensors, which was not run; ask its author for a "
+            "safetensors file."
+        ) from None
+    except Exception as error:  # whatever torch meets in a damaged file
+        raise _incomplete(path, error) from None
+
+
+def _incomplete(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: is not a complete PyTorch file ({_line(error)}); {REMEDY}.")
+
+
+def _line(error: Exception) -> str:
+    """The start of an error's message, as one line."""
+    return " ".join(str(error).split())[:120].rstrip(". ")

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from speechssl.config import write_yaml
+from tests.training.conftest import DATA, MICRO_MODEL
+
+
+def test_checkpoint_of_a_run_to_transformers(speechssl, corpus, tmp_path):
+    frontend = {"kind": "waveform", "channels": 16}
+    recipe = {
+        "model": {**MICRO_MODEL, "layers": 1, "frontend": frontend},
+        "data": DATA,
+        "optimizer": {"lr": 1e-3},
+        "training": {"updates": 1},
+    }
+    file, exp, out = tmp_path / "recipe.yaml", tmp_path / "exp", tmp_path / "out"
+    file.write_text(write_yaml(recipe))
+    result = speechssl("finetune", file, corpus, exp, "--init", "none")
+    assert result.exit_code == 0, result.output
+
+    result = speechssl("export", exp, out, "--to", "hf", "--checkpoint", "last")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{out}\n"
+    assert "proven: " in result.stderr
+    ours = load_file(exp / "model" / "model.safetensors")
+    assert load_file(out / "model.safetensors")["lm_head.weight"].equal(ours["head.weight"])
+    assert json.loads((out / "vocab.json").read_text())["<pad>"] == 0
+
+
+@pytest.mark.parametrize("target", ["hf", "speechssl"])
+def test_neither_run_nor_model(fails, tmp_path, target):
+    message = fails("export", tmp_path, tmp_path / "out", "--to", target)
+    assert {"hf": "config.yaml: is missing", "speechssl": "is not a run folder"}[target] in message
+
+
+def test_filter_banks_have_no_counterpart(fails, recogniser, tmp_path):
+    message = fails("export", recogniser, tmp_path / "out", "--to", "hf")
+    assert "frontend.kind is 'fbank'" in message
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,515 @@
+"""Checkpoints of transformers come in, compute the same, and go out as they came."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from speechssl.config import build as build_config
+from speechssl.data.batch import collate
+from speechssl.data.text import Tokens
+from speechssl.decoding.transcriber import Transcriber
+from speechssl.errors import CheckpointError, ModelFolderError
+from speechssl.frames import num_frames
+from speechssl.interop.transformers.layout import ARCHITECTURES
+from speechssl.interop.transformers.parity import flat_distractors
+from speechssl.interop.transformers.reading import import_transformers
+from speechssl.interop.transformers.writing import export_transformers
+from speechssl.models.ctc import CTCModel
+from speechssl.models.encoder import Encoder
+from speechssl.models.folder import (
+    load_ctc,
+    load_encoder,
+    load_model_folder,
+    load_objective_weights,
+    save_model_folder,
+)
+from speechssl.models.frontend import normalize_waveforms
+from speechssl.models.presets import encoder_config
+from speechssl.objectives.contrastive import Contrastive, ContrastiveConfig
+from tests.interop.models import VOCABULARY, build, edit, save
+
+LENGTHS = [9000, 5300]
+both_layouts = pytest.mark.parametrize("layout", ["post", "pre"])
+every_class = pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+
+
+def waveforms_of(*lengths: int) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [0.3 * torch.randn(length) + 0.05 for length in lengths]
+
+
+def their_batches(layout: str, waveforms: list[Tensor]) -> list[dict[str, Tensor]]:
+    """Padded and with an attention mask; one by one with group norm, where padding counts."""
+    groups = [waveforms] if layout == "pre" else [[waveform] for waveform in waveforms]
+    batches = []
+    for group in groups:
+        batch = collate(group)
+        mask = torch.arange(batch.waveforms.shape[1]) < batch.lengths[:, None]
+        normalized = normalize_waveforms(batch.waveforms, batch.lengths)
+        batches.append({"input_values": normalized, "attention_mask": mask.long()})
+    return batches
+
+
+def real(values: Tensor, lengths: list[int]) -> list[Tensor]:
+    return [row[: num_frames(length)] for row, length in zip(values, lengths)]
+
+
+@every_class
+@both_layouts
+@torch.no_grad()
+def test_hidden_states_at_every_layer(architecture: str, layout: str, tmp_path: Path) -> None:
+    model = build(architecture, layout)
+    import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
+    encoder = load_encoder(tmp_path / "model")
+    batch = collate(waveforms_of(*LENGTHS))
+    inputs = encoder.project(encoder.normalize(encoder.extract(batch.waveforms, batch.lengths)))
+    _, states = encoder.contextualize(inputs, num_frames(batch.lengths), layers=True)
+    found = []
+    for theirs in their_batches(layout, waveforms_of(*LENGTHS)):
+        found.append(model(**theirs, output_hidden_states=True).hidden_states)
+    lengths = [LENGTHS] if layout == "pre" else [[length] for length in LENGTHS]
+    for number, state in enumerate(states):
+        expected = [row for group, own in zip(found, lengths) for row in real(group[number], own)]
+        for ours, theirs in zip(real(state, LENGTHS), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert len(states) == len(found[0])
+
+
+@both_layouts
+@torch.no_grad()
+def test_pretraining_loss_of_the_same_mask_and_distractors(layout: str, tmp_path: Path) -> None:
+    model = build("Wav2Vec2ForPreTraining", layout)
+    import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
+    loaded = load_model_folder(tmp_path / "model")
+    settings = dict(loaded.info["recipe"]["objective"])
+    assert settings.pop("kind") == "contrastive"
+    config = build_config(ContrastiveConfig, settings, "objective")
+    objective = Contrastive(config, loaded.model.config).eval()
+    objective.load_state_dict(load_objective_weights(tmp_path / "model"))
+
+    lengths = LENGTHS if layout == "pre" else [9000, 9000]
+    batch = collate(waveforms_of(*lengths))
+    draws = objective.draw(batch)
+    total, count = objective.loss(loaded.model, batch, **draws).metrics["loss_contrastive"]
+    [inputs] = their_batches("pre", waveforms_of(*lengths))
+    theirs = model(
+        **inputs,
+        mask_time_indices=draws["mask"],
+        sampled_negative_indices=flat_distractors(**draws),
+    )
+    assert count > 20
+    torch.testing.assert_close(total, theirs.contrastive_loss, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["Wav2Vec2ForCTC", "HubertForCTC"])
+@both_layouts
+@torch.no_grad()
+def test_ctc_log_probabilities(architecture: str, layout: str, tmp_path: Path) -> None:
+    model = build(architecture, layout)
+    import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
+    ours, tokens = load_ctc(tmp_path / "model")
+    places = [VOCABULARY.index(symbol) for symbol in ["<pad>", *tokens.symbols[1:]]]
+    for waveform in waveforms_of(*LENGTHS):
+        [inputs] = their_batches("post", [waveform])
+        expected = model(**inputs).logits.log_softmax(-1)[..., places]
+        log_probs, _ = ours(waveform[None], torch.tensor([len(waveform)]))
+        torch.testing.assert_close(log_probs, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("symbols", "tokenizer"),
+    [
+        (None, {}),
+        ([*"abcdefgh '"[:8], "_", "[UNK]", "'", "[PAD]"],
+         {"pad_token": "[PAD]", "unk_token": "[UNK]", "word_delimiter_token": "_"}),
+        (None, {"do_lower_case": True}),
+    ],
+    ids=["facebook", "fine-tuned", "lower-case"],
+)  # fmt: skip
+@both_layouts
+def test_transcribes_as_transformers_does(
+    layout: str,
+    symbols: list[str] | None,
+    tokenizer: dict[str, object],
+    tmp_path: Path,
+) -> None:
+    model = build("Wav2Vec2ForCTC", layout)
+    folder = save(model, tmp_path / "hf", symbols=symbols, **tokenizer)
+    import_transformers(str(folder), tmp_path / "model")
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", 0.2 * rng.standard_normal(16_000), 16_000, subtype="FLOAT")
+    ours = Transcriber(tmp_path / "model").transcribe_file(tmp_path / "a.wav")
+
+    processor = transformers.Wav2Vec2Processor.from_pretrained(folder)
+    samples, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    inputs = processor(samples, sampling_rate=rate, return_tensors="pt")
+    with torch.no_grad():
+        ids = model(**inputs).logits.argmax(-1)
+    [theirs] = processor.batch_decode(ids)
+    assert len(theirs) > 10
+    assert ours == " ".join(theirs.split())  # ours never has two spaces in a row
+
+
+@every_class
+@both_layouts
+def test_comes_out_bit_for_bit(architecture: str, layout: str, tmp_path: Path) -> None:
+    source = save(build(architecture, layout), tmp_path / "hf", do_lower_case=True)
+    import_transformers(str(source), tmp_path / "model")
+    certificate, notes = export_transformers(tmp_path / "model", tmp_path / "out")
+    assert (certificate.status, notes) == ("proven", [])
+    before, after = (
+        load_file(source / "model.safetensors"),
+        load_file(tmp_path / "out" / "model.safetensors"),
+    )
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+    for file in source.glob("*.json"):
+        ours, theirs = (json.loads((f / file.name).read_text()) for f in (tmp_path / "out", source))
+        for values in (ours, theirs):
+            values.pop("dtype", None), values.pop("torch_dtype", None)
+        assert ours == theirs, file.name
+
+
+def test_base_size(tmp_path: Path) -> None:
+    with torch.device("meta"):  # transformers takes ten seconds for its own initial weights
+        model = transformers.HubertModel(transformers.HubertConfig())
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0) if parameter.dim() == 1 else parameter.data.uniform_(-0.1, 0.1)
+    certificate, _ = import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
+    assert certificate.status == "proven"
+    assert len(certificate.differences) == 13
+    assert load_encoder(tmp_path / "model").config == dataclasses.replace(
+        encoder_config("base", {"frontend": {"normalize_waveform": True}}),
+        activation_dropout=0.1,
+        input_dropout=0.0,
+        layer_drop=0.1,
+        frontend_gradient=1.0,
+    )
+    shutil.rmtree(tmp_path)  # 750 MB
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    import_transformers(str(save(build("HubertModel"), tmp_path / "hf")), tmp_path / "model")
+    export_transformers(tmp_path / "model", tmp_path / "out")
+    (tmp_path / "plain").touch()
+    expected = (tmp_path / "plain").stat().st_mode
+    for folder in ("model", "out"):
+        files = [path for path in (tmp_path / folder).rglob("*") if path.is_file()]
+        assert len(files) >= 5
+        assert {path.stat().st_mode for path in files} == {expected}
+
+
+@pytest.mark.parametrize("names", ["old", "new"])
+def test_pickled_weights_with_either_name_of_weight_norm(names: str, tmp_path: Path) -> None:
+    source = save(build("HubertModel"), tmp_path / "hf", safe=False)
+    assert not (source / "model.safetensors").exists()
+    file = source / "pytorch_model.bin"
+    weights = torch.load(file, weights_only=True)
+    if names == "old":
+        stem = "encoder.pos_conv_embed.conv"
+        for new, old in (("original0", "weight_g"), ("original1", "weight_v")):
+            weights[f"{stem}.{old}"] = weights.pop(f"{stem}.parametrizations.weight.{new}")
+        torch.save(weights, file)
+    certificate, _ = import_transformers(str(source), tmp_path / "model")
+    assert certificate.status == "proven"
+    stored = json.loads((tmp_path / "model" / "certificate.json").read_text())
+    assert stored["status"] == "proven"
+    assert set(stored["differences"]) == {"layer 0", "layer 1", "layer 2"}
+
+
+def test_weights_in_several_files(tmp_path: Path) -> None:
+    source = save(build("Wav2Vec2Model"), tmp_path / "hf")
+    build("Wav2Vec2Model").save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    import_transformers(str(source), tmp_path / "one")
+    import_transformers(str(tmp_path / "shards"), tmp_path / "many")
+    one, many = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "many"))
+    assert all(torch.equal(one[name], many[name]) for name in one)
+    for place in ("../x.safetensors", "/x.safetensors", ["x"]):
+        edit(tmp_path / "shards" / "model.safetensors.index.json", weight_map={"a": place})
+        with pytest.raises(CheckpointError, match="does not name files of its folder"):
+            import_transformers(str(tmp_path / "shards"), tmp_path / "many")
+
+
+def test_without_mask_embedding_one_is_drawn(tmp_path: Path) -> None:
+    source = save(build("Wav2Vec2ForCTC", mask_time_prob=0.0), tmp_path / "hf")
+    _, notes = import_transformers(str(source), tmp_path / "model")
+    assert any("no mask embedding" in note for note in notes)
+    export_transformers(tmp_path / "model", tmp_path / "out")
+    assert not [n for n in load_file(tmp_path / "out" / "model.safetensors") if "masked" in n]
+
+
+@both_layouts
+def test_without_preprocessor_the_norm_decides(layout: str, tmp_path: Path) -> None:
+    source = save(build("Wav2Vec2Model", layout), tmp_path / "hf")
+    (source / "preprocessor_config.json").unlink()
+    _, [note] = import_transformers(str(source), tmp_path / "model")
+    assert "no preprocessor_config.json" in note
+    config = load_encoder(tmp_path / "model").config
+    assert config.frontend.normalize_waveform == (layout == "pre")
+
+
+def test_says_unproven_without_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save(build("Wav2Vec2Model"), tmp_path / "hf")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    certificate, _ = import_transformers(str(source), tmp_path / "model")
+    assert certificate.status == "unproven"
+    assert "transformers is not installed" in certificate.summary()
+    assert load_model_folder(tmp_path / "model").info["imported"]["parity"] == "unproven"
+
+
+# What was trained here goes out
+
+
+def own_model(tmp_path: Path, kind: str, **changes: object) -> Path:
+    settings = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
+    frontend = {"kind": "waveform", "channels": 16}
+    torch.manual_seed(0)
+    config = encoder_config("tiny", {**settings, "frontend": frontend, **changes})
+    encoder = Encoder(config)
+    path = tmp_path / "own"
+    if kind == "ctc":
+        tokens = Tokens.from_texts(["да нет"])
+        model = CTCModel(encoder, len(tokens))
+        torch.nn.init.normal_(model.head.weight)
+        save_model_folder(path, model, tokens=tokens, info={"updates": 7})
+        return path
+    heads = None
+    if kind == "contrastive":
+        objective = Contrastive(ContrastiveConfig(entries=5, codeword_size=8), config)
+        heads = objective.state_dict()
+        settings = {"kind": kind, "entries": 5, "codeword_size": 8}
+    else:
+        heads = {"cluster_embeddings": torch.ones(3, 4)}
+        settings = {"kind": kind}
+    save_model_folder(path, encoder, objective=heads, info={"recipe": {"objective": settings}})
+    return path
+
+
+def test_own_recogniser_becomes_a_pipeline(tmp_path: Path) -> None:
+    path = own_model(tmp_path, "ctc")
+    certificate, _ = export_transformers(path, tmp_path / "out")
+    assert certificate.status == "proven"
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForCTC.from_pretrained(tmp_path / "out")
+    [waveform] = waveforms_of(9000)
+    inputs = processor(waveform.numpy(), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        [theirs] = processor.batch_decode(model(**inputs).logits.argmax(-1))
+    ours = Transcriber(path).transcribe_waveform(waveform)
+    assert set("данет") & set(ours)
+    assert ours == " ".join(theirs.split())
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: automatic-speech-recognition" in card
+    assert "proven" in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [("contrastive", "Wav2Vec2ForPreTraining"), ("clusters", "Wav2Vec2Model")],
+)
+def test_own_pretrained_model_goes_out(kind: str, architecture: str, tmp_path: Path) -> None:
+    path = own_model(tmp_path, kind)
+    certificate, notes = export_transformers(path, tmp_path / "out")
+    assert ("loss" in certificate.differences) == (kind == "contrastive")
+    assert any("'clusters'" in note for note in notes) == (kind == "clusters")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == [architecture]
+    assert (
+        type(transformers.AutoModel.from_pretrained(tmp_path / "out")).__name__ == "Wav2Vec2Model"
+    )
+    import_transformers(str(tmp_path / "out"), tmp_path / "back")
+    before, after = (load_file(p / "model.safetensors") for p in (path, tmp_path / "back"))
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_a_network_that_transformers_lacks_stays_here(tmp_path: Path) -> None:
+    path = own_model(tmp_path, "clusters", frontend={"kind": "fbank"})
+    with pytest.raises(CheckpointError, match=r"frontend.kind is 'fbank'.*only 'waveform'"):
+        export_transformers(path, tmp_path / "out")
+    path = own_model(tmp_path, "clusters")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("...")
+    with pytest.raises(CheckpointError, match="exists already"):
+        export_transformers(path, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "own"]
+
+
+# What cannot come in
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(build("Wav2Vec2ForCTC"), tmp_path_factory.mktemp("good") / "hf")
+
+
+@pytest.fixture
+def source(good: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(good, tmp_path / "hf")
+
+
+def refused(source: Path) -> str:
+    """The message for a source that must be refused, after which nothing is there."""
+    with pytest.raises((CheckpointError, ModelFolderError)) as caught:
+        import_transformers(str(source), source.parent / "model")
+    assert sorted(p.name for p in source.parent.iterdir() if p != source) == []
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(source) in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": ["WavLMModel"]}, "architectures is WavLMModel; supported are Wav2Vec2"),
+        ({"architectures": None}, "architectures is missing"),
+        ({"model_type": "hubert"}, "model_type is 'hubert'; Wav2Vec2ForCTC needs 'wav2vec2'"),
+        ({"conv_kernel": [10, 3, 3, 3, 3, 3, 2]}, r"conv_kernel is \[10, 3, 3, 3, 3, 3, 2\]"),
+        ({"conv_dim": [16] * 6 + [32]}, r"conv_dim is \[16, 16, 16, 16, 16, 16, 32\]"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' has a counterpart"),
+        ({"add_adapter": True}, "add_adapter is True"),
+        ({"adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
+        ({"feat_proj_layer_norm": False}, "feat_proj_layer_norm is False"),
+        ({"hidden_dropout": 1.5}, "dropout must be at least 0 and below 1, but is 1.5"),
+        ({"num_attention_heads": 3}, r"heads must be a divisor of dim \(32\), but is 3"),
+        ({"hidden_size": 64}, "has shape .* but config.json asks for"),
+        ({"vocab_size": 99}, "has no symbol for 87 of the head's 99 outputs"),
+    ],
+)
+def test_settings_without_counterpart(
+    source: Path, changes: dict[str, object], message: str
+) -> None:
+    edit(source / "config.json", **changes)
+    assert re.search(message, refused(source))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("preprocessor_config.json", {"sampling_rate": 8000}, "sampling_rate is 8000"),
+        (
+            "preprocessor_config.json",
+            {"feature_extractor_type": "SeamlessM4TFeatureExtractor"},
+            "feature_extractor_type is 'Seamless",
+        ),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"},
+            "tokenizer_class is 'Wav2Vec2Phoneme",
+        ),
+        ("tokenizer_config.json", {"pad_token": "[PAD]"}, "has no '[PAD]', which stands for the"),
+        ("vocab.json", {"eng": {"a": 1}}, "the id of 'eng' must be a number"),
+        ("vocab.json", {"T": 5}, "have the same id 5"),
+        ("vocab.json", {"T": None, "sch": 6}, "a symbol must be one character, is 'sch'"),
+    ],
+)
+def test_text_and_audio_settings_without_counterpart(
+    source: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    edit(source / file, **changes)
+    assert message in refused(source)
+
+
+def test_missing_and_malformed_files(source: Path, tmp_path: Path) -> None:
+    (source / "vocab.json").unlink()
+    assert "vocab.json: is missing" in refused(source)
+    (source / "config.json").write_text("{")
+    assert "config.json: is not valid JSON" in refused(source)
+    (source / "config.json").write_text("[]")
+    assert "config.json: must hold a JSON object" in refused(source)
+    (source / "config.json").unlink()
+    assert "config.json: is missing" in refused(source)
+    with pytest.raises(CheckpointError, match="is a file; give the folder"):
+        import_transformers(str(source / "model.safetensors"), tmp_path / "model")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        import_transformers(str(tmp_path / "no" / "where"), tmp_path / "model")
+
+
+def test_missing_foreign_and_ill_typed_tensors(source: Path) -> None:
+    file = source / "model.safetensors"
+    weights = load_file(file)
+    norm = "wav2vec2.encoder.layers.1.layer_norm.bias"
+    save_file({n: w for n, w in weights.items() if n != norm}, file)
+    assert f"tensor '{norm}' is missing, which Wav2Vec2ForCTC needs" in refused(source)
+    save_file({**weights, "wav2vec2.adapter.proj.weight": torch.ones(2)}, file)
+    assert "tensor 'wav2vec2.adapter.proj.weight' is not of Wav2Vec2ForCTC" in refused(source)
+    save_file({**weights, norm: torch.ones(32, dtype=torch.int8)}, file)
+    assert "is of type torch.int8" in refused(source)
+    file.unlink()
+    assert "has neither model.safetensors nor pytorch_model.bin" in refused(source)
+
+
+class _Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_code_is_not_run(source: Path, legacy: bool) -> None:
+    weights: dict[str, object] = dict(load_file(source / "model.safetensors"))
+    (source / "model.safetensors").unlink()
+    weights["lm_head.bias"] = _Bomb(source / "exploded")
+    torch.save(weights, source / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
+    assert "holds pickled code beside tensors, which was not run" in refused(source)
+    assert not (source / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("kept", [0, 0.6])
+def test_truncated_weights(source: Path, name: str, kept: float) -> None:
+    file = source / name
+    if name == "pytorch_model.bin":
+        torch.save(load_file(source / "model.safetensors"), file)
+        (source / "model.safetensors").unlink()
+    file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    assert f"{name}: is not a complete" in refused(source)
+
+
+def test_other_outputs_are_refused(source: Path) -> None:
+    """NaN in the weights: nobody can say that both sides agree."""
+    weights = load_file(source / "model.safetensors")
+    weights["lm_head.bias"][3] = torch.nan
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    message = "does not give the outputs of transformers"
+    with pytest.raises(CheckpointError, match=f"{message}.*log-probabilities differs by nan"):
+        import_transformers(str(source), source.parent / "model")
+    assert not (source.parent / "model").exists()
+
+
+def test_a_failed_import_leaves_the_old_model(source: Path, tmp_path: Path) -> None:
+    import_transformers(str(source), tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    edit(source / "config.json", add_adapter=True)
+    with pytest.raises(CheckpointError):
+        import_transformers(str(source), tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_hub_name_while_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(CheckpointError, match="cannot be fetched from the Hugging Face hub"):
+        import_transformers("nobody/nothing", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
