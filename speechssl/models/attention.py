@@ -19,12 +19,13 @@ PLAIN_FRAMES = 512
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention. [B, T, D] -> [B, T, D]."""
+    """Multi-head self-attention; with ``causal`` no frame sees a later one. [B, T, D] -> same."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
+        self.causal = causal
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
@@ -38,9 +39,8 @@ class SelfAttention(nn.Module):
         With ``positions`` [M] int64, frames of the flattened [B * T], only their outputs are
         computed: [M, D].
         """
-        context = attention(
-            self.project(inputs), self.heads, padding, self.dropout if self.training else 0.0
-        )
+        dropout = self.dropout if self.training else 0.0
+        context = attention(self.project(inputs), self.heads, padding, dropout, self.causal)
         return self.out(take_frames(context, positions))  # type: ignore[no-any-return]
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -59,23 +59,31 @@ def take_frames(values: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def attention(
-    projected: Tensor, heads: int, padding: Tensor | None, dropout_probability: float
+    projected: Tensor,
+    heads: int,
+    padding: Tensor | None,
+    dropout_probability: float,
+    causal: bool = False,
 ) -> Tensor:
     """Weighted mean of the values, weights being the softmax of scaled products.
 
     projected [B, T, 3 D]: queries, keys and values side by side; padding [B, T] bool, True at
-    frames that nobody may look at, or None; ``dropout_probability`` applies to the weights.
-    Returns [B, T, D].
+    frames that nobody may look at, or None; ``dropout_probability`` applies to the weights;
+    ``causal`` hides from each frame those after it. Returns [B, T, D].
     """
     batch, frames, width = projected.shape
+    if causal:
+        padding = None  # it stands behind all frames, which see none of it
     if projected.device.type == "cpu" and frames <= PLAIN_FRAMES:
         dropped = dropped_levels(dropout_probability)
-        context: Tensor = _PlainAttention.apply(projected, heads, padding, dropped)  # type: ignore[no-untyped-call]
+        context: Tensor = _PlainAttention.apply(projected, heads, padding, dropped, causal)  # type: ignore[no-untyped-call]
         return context
     # [B, T, 3, H, d] -> three of [B, H, T, d]
     query, key, value = projected.view(batch, frames, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind()
     mask = None if padding is None else ~padding[:, None, None, :]
-    context = F.scaled_dot_product_attention(query, key, value, mask, dropout_probability)
+    context = F.scaled_dot_product_attention(
+        query, key, value, mask, dropout_probability, is_causal=causal
+    )
     return context.transpose(1, 2).reshape(batch, frames, width // 3)
 
 
@@ -85,7 +93,12 @@ class _PlainAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, projected: Tensor, heads: int, padding: Tensor | None, dropped: int
+        ctx: Any,
+        projected: Tensor,
+        heads: int,
+        padding: Tensor | None,
+        dropped: int,
+        causal: bool,
     ) -> Tensor:
         batch, frames, _ = projected.shape
         parts = projected.view(batch, frames, 3, heads, -1).permute(2, 0, 3, 1, 4)
@@ -98,6 +111,9 @@ class _PlainAttention(torch.autograd.Function):
             lowest = torch.finfo(scores.dtype).min / 2
             penalty = padding.to(scores.dtype).mul_(lowest).repeat_interleave(heads, 0)
             scores += penalty[:, None, :]
+        if causal:
+            later = scores.new_full((frames, frames), -torch.inf).triu_(1)  # [T, T]
+            scores += later
         weights = torch.softmax(scores, -1, out=scores)
         kept = weights
         if dropped:
@@ -109,7 +125,7 @@ class _PlainAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         query, key, value, weights = ctx.saved_tensors
         batch, frames, width = gradients[0].shape
         heads = len(query) // batch
@@ -126,7 +142,7 @@ class _PlainAttention(torch.autograd.Function):
         torch.bmm(to_scores, key, out=to_parts[0]).mul_(query.size(-1) ** -0.5)
         torch.bmm(to_scores.transpose(1, 2), query, out=to_parts[1])
         to_parts = to_parts.view(3, batch, heads, frames, -1).permute(1, 3, 0, 2, 4)
-        return to_parts.reshape(batch, frames, 3 * width), None, None, None
+        return to_parts.reshape(batch, frames, 3 * width), None, None, None, None
 
 
 def _from_heads(values: Tensor, batch: int) -> Tensor:

@@ -40,6 +40,12 @@ class EncoderConfig:
     """Frames that the position embedding sees (128 are 2.6 s)."""
     position_groups: int = 16
 
+    causal: bool = False
+    """Whether the context of a frame depends on that frame and earlier ones alone, as predicting
+    the future needs: attention looks back only, and so does the position embedding. The frontend
+    stays as it is: what it normalises over the whole recording (filter banks, group norm,
+    ``normalize_waveform``) still tells of later frames, if only their mean and variance."""
+
     dropout: float = 0.1
     """On the outputs of attention and feed-forward, and on the transformer's input."""
     attention_dropout: float = 0.1
@@ -211,13 +217,15 @@ class PositionEmbedding(nn.Module):
 
     Source: wav2vec 2.0, section 2: relative positions from a convolution, with weight
     normalisation over the kernel: ``weight = scale * direction / |direction|`` for each of the
-    kernel's taps. Even kernels give one frame too many, which is cut off at the end.
+    kernel's taps. Even kernels give one frame too many, which is cut off at the end. The kernel is
+    centred on its frame, or ends there if the encoder is causal.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         kernel, dim = config.position_kernel, config.dim
         self.groups = config.position_groups
+        self.causal = config.causal
         self.direction = nn.Parameter(torch.empty(dim, dim // self.groups, kernel))
         nn.init.normal_(self.direction, std=math.sqrt(4 * (1 - config.dropout) / (kernel * dim)))
         self.scale = nn.Parameter(self.direction.detach().norm(dim=(0, 1), keepdim=True))
@@ -227,11 +235,12 @@ class PositionEmbedding(nn.Module):
         """inputs [B, T, D], zeros behind ends -> [B, T, D]."""
         norm = self.direction.square().sum((0, 1), keepdim=True).sqrt()  # faster than .norm()
         weight = self.direction * (self.scale / norm)  # [D, D / groups, kernel]
-        kernel = weight.size(-1)
-        hidden = F.conv1d(
-            inputs.transpose(1, 2), weight, self.bias, padding=kernel // 2, groups=self.groups
-        )
-        return F.gelu(hidden[:, :, : inputs.size(1)]).transpose(1, 2)
+        kernel, frames = weight.size(-1), inputs.size(1)
+        hidden, padding = inputs.transpose(1, 2), kernel // 2
+        if self.causal:
+            hidden, padding = F.pad(hidden, (kernel - 1, 0)), 0
+        hidden = F.conv1d(hidden, weight, self.bias, padding=padding, groups=self.groups)
+        return F.gelu(hidden[:, :, :frames]).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
@@ -240,7 +249,9 @@ class TransformerLayer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.pre_norm = config.norm == "pre"
-        self.attention = SelfAttention(config.dim, config.heads, config.attention_dropout)
+        self.attention = SelfAttention(
+            config.dim, config.heads, config.attention_dropout, config.causal
+        )
         self.attention_norm = nn.LayerNorm(config.dim)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.dim)

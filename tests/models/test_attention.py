@@ -39,6 +39,39 @@ def test_equals_scaled_dot_product_attention(frames: int, padded: bool) -> None:
     torch.testing.assert_close(gradient, expected_gradient)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("frames", [1, 37, PLAIN_FRAMES + 3])
+def test_causal_attention_is_that_with_a_triangular_mask(frames: int, padded: bool) -> None:
+    projected = _projected(frames, torch.float64)
+    lengths = torch.tensor([frames, max(1, frames // 2), 1])
+    padding = torch.arange(frames) >= lengths[:, None]
+    earlier = torch.ones(frames, frames, dtype=torch.bool).tril()
+    expected = F.scaled_dot_product_attention(*_parts(projected), attn_mask=earlier)
+    expected = expected.transpose(1, 2).flatten(2)
+    upstream = torch.randn_like(expected)
+    if padded:  # what stands behind ends is undefined
+        upstream[padding] = 0
+    (expected_gradient,) = torch.autograd.grad(expected, projected, upstream)
+
+    actual = attention(projected, HEADS, padding if padded else None, 0.0, causal=True)
+    real = ~padding if padded else torch.ones_like(padding)
+    torch.testing.assert_close(actual[real], expected[real])
+    (gradient,) = torch.autograd.grad(actual, projected, upstream)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_causal_attention_drops_weights_of_earlier_frames_only() -> None:
+    projected = _projected(11, torch.float64)
+    torch.manual_seed(1)
+    actual = attention(projected, HEADS, None, 0.25, causal=True)
+    later = projected[:, 6:].detach() + 1.0
+    torch.manual_seed(1)
+    changed = attention(torch.cat([projected[:, :6], later], dim=1), HEADS, None, 0.25, causal=True)
+    torch.testing.assert_close(actual[:, :6], changed[:, :6], rtol=0, atol=0)
+    without = attention(projected, HEADS, None, 0.0, causal=True)
+    assert not torch.equal(actual[:, :6], without[:, :6])
+
+
 def test_dropout_has_the_gradient_of_its_mask() -> None:
     projected = _projected(11, torch.float64)
     torch.manual_seed(1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
+from speechssl.models.attention import PLAIN_FRAMES
 from speechssl.models.encoder import Encoder, EncoderConfig, PositionEmbedding
 from speechssl.models.frontend import FrontendConfig
 from tests.models.reference import copy_from_torchaudio, copy_from_transformers, randomize
@@ -29,6 +30,15 @@ LAYOUTS = {
     "fbank_pre": dataclasses.replace(SMALL, frontend=FrontendConfig(kind="fbank"), norm="pre"),
     "fbank_post_odd": dataclasses.replace(
         SMALL, frontend=FrontendConfig(kind="fbank"), position_kernel=15
+    ),
+    "layer_causal_pre": dataclasses.replace(
+        SMALL,
+        frontend=FrontendConfig(channels=24, norm="layer", bias=True),
+        norm="pre",
+        causal=True,
+    ),
+    "fbank_causal_post_odd": dataclasses.replace(
+        SMALL, frontend=FrontendConfig(kind="fbank"), position_kernel=15, causal=True
     ),
 }
 
@@ -193,6 +203,31 @@ def test_context_at_positions_is_that_of_all(layout: str, changes: dict[str, flo
     torch.testing.assert_close(chosen, everywhere.flatten(0, 1)[positions])
 
 
+@pytest.mark.parametrize("frames", [40, PLAIN_FRAMES + 8])
+@pytest.mark.parametrize("layout", ["layer_causal_pre", "fbank_causal_post_odd", "layer_pre"])
+def test_only_a_causal_context_ignores_later_frames(layout: str, frames: int) -> None:
+    encoder = _encoder(layout)
+    inputs = torch.randn(2, frames, 48, requires_grad=True)
+    counts = torch.tensor([frames, frames - 9])
+    context = encoder.contextualize(inputs, counts)[:, :20]
+    (gradient,) = torch.autograd.grad(context.square().sum(), inputs)
+    assert gradient[:, :20].abs().sum(-1).all()
+    assert gradient[:, 20:].any() == (not encoder.config.causal)
+    later = torch.cat([inputs[:, :20], torch.randn(2, frames - 20, 48)], dim=1)
+    changed = encoder.contextualize(later, counts)[:, :20]
+    assert torch.allclose(context, changed, rtol=1e-5, atol=1e-6) == encoder.config.causal
+
+
+@torch.no_grad()
+def test_a_causal_encoder_needs_no_later_samples() -> None:
+    """Where the frontend normalises nothing over the recording."""
+    encoder = _encoder("layer_causal_pre")
+    waveforms = torch.randn(1, 8000)
+    whole, _ = encoder(waveforms, torch.tensor([8000]))
+    start, counts = encoder(waveforms[:, :4000], torch.tensor([4000]))
+    torch.testing.assert_close(start, whole[:, : int(counts[0])], rtol=1e-5, atol=1e-5)
+
+
 def test_same_seed_same_training_pass() -> None:
     encoder = _encoder("group_post", attention_dropout=0.1, layer_drop=0.5).train()
     waveforms, lengths = _batch()
@@ -283,3 +318,24 @@ def test_position_embedding_equals_a_weight_normed_convolution(kernel: int, fram
     torch.testing.assert_close(
         torch.autograd.grad(actual, ours, upstream), torch.autograd.grad(expected, theirs, upstream)
     )
+
+
+@pytest.mark.parametrize("frames", [1, 5, 40])
+@pytest.mark.parametrize("kernel", [15, 16])
+def test_causal_position_embedding_is_the_convolution_that_ends_at_its_frame(
+    kernel: int, frames: int
+) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, position_kernel=kernel, causal=True)
+    position = PositionEmbedding(config).double()
+    randomize(position)
+    inputs = torch.randn(2, frames, 48, dtype=torch.float64)
+    norm = position.direction.norm(dim=(0, 1), keepdim=True)
+    taps = (position.direction * position.scale / norm).unbind(-1)  # the last at the frame itself
+    padded = torch.cat([torch.zeros(2, kernel - 1, 48, dtype=torch.float64), inputs], dim=1)
+    expected = torch.zeros(2, frames, 48, dtype=torch.float64)
+    for offset, tap in enumerate(taps):  # [48, 12], four groups of 12 channels
+        seen = padded[:, offset : offset + frames].unflatten(-1, (4, 12))
+        expected += torch.einsum("btgc,goc->btgo", seen, tap.unflatten(0, (4, 12))).flatten(2)
+    expected = nn.functional.gelu(expected + position.bias)
+    torch.testing.assert_close(position(inputs), expected)
