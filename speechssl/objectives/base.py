@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from speechssl.data.batch import SpeechBatch
 from speechssl.devices import to_device
+from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.frontend import build_frontend
@@ -58,6 +59,9 @@ class Objective(nn.Module):
     needs_targets: ClassVar[bool] = False
     """Whether ``batch.targets`` must hold the cluster of each frame."""
 
+    needs_causal: ClassVar[bool] = False
+    """Whether the encoder must be causal, so that the future is not in what predicts it."""
+
     loss: Callable[..., Loss]
     """``loss(encoder, batch, **draws) -> Loss``, the draws by their names. Computed in float32
     also under autocast. Adding padding to the batch does not change it, and a batch
@@ -69,18 +73,33 @@ class Objective(nn.Module):
         """``config`` is a ``Config``; ``encoder`` tells the widths that the heads must fit.
 
         ``num_clusters`` is the size of the codebook behind ``batch.targets``, for objectives
-        that need targets.
+        that need targets. Raises ``ConfigError`` where a causal encoder is needed and is not.
         """
         super().__init__()
+        if self.needs_causal and not encoder.causal:
+            raise ConfigError(
+                f"objective {type(self).__module__.rpartition('.')[2]} predicts the future, which "
+                "the encoder must not see: causal must be true; set model.causal: true."
+            )
 
     def set_progress(self, fraction: float) -> None:
         """Tells how far training is: updates done / updates in all, 0 to 1.
 
         Called before each update (before the first of its micro-batches), and again with the
         same value after a resume, so it sets state by ``fraction`` alone and never advances a
-        counter. Schedules are stated in fractions: a short run is a scaled long run. The default
-        does nothing.
+        counter (``before_update`` may). Schedules are stated in fractions: a short run is a scaled
+        long run. The default does nothing.
         """
+
+    def before_update(self, encoder: Encoder, fraction: float) -> None:
+        """Called before each update, with the weights that the one before left in ``encoder``.
+
+        The default calls ``set_progress(fraction)``. Overridden where more than a schedule
+        changes from update to update, as a teacher that follows the encoder. May be called again
+        with the same fraction (an update that is tried again), which must then change nothing
+        more. What it changes is in the state dict, and the same on all processes.
+        """
+        self.set_progress(fraction)
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
         """Draws everything random about the loss of ``batch`` from torch's global generators.
@@ -109,12 +128,14 @@ def frame_channels(config: EncoderConfig) -> int:
 
 
 def encode(
-    encoder: Encoder, batch: SpeechBatch, mask: Tensor, positions: Tensor
+    encoder: Encoder, batch: SpeechBatch, mask: Tensor, positions: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Frames, normalised frames (both [B, T, C]), and context [M, D] of masked input.
 
     mask [B, T] bool on the CPU. The frames themselves are not masked; only what the transformer
-    sees is. positions [M] int64 on the device: the frames of [B * T] whose context is computed.
+    sees is. A mask that is nowhere True masks nothing; the mask embedding then gets a gradient of
+    0, as every parameter must get one. positions [M] int64 on the device: the frames of [B * T]
+    whose context is computed; where it is None all are, and the context is [B, T, D].
     """
     counts, _ = frame_counts(batch)
     frames = encoder.extract(batch.waveforms, batch.lengths)

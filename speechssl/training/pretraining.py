@@ -28,10 +28,11 @@ from speechssl.models.folder import load_encoder, save_model_folder
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
+from speechssl.objectives.teacher import Teacher
 from speechssl.training.curves import draw_curves
 from speechssl.training.engine import Job, check_training, is_main_process, train
 from speechssl.training.metrics import MetricPairs, loss_metrics
-from speechssl.training.recipe import DataConfig, PretrainRecipe, load_recipe
+from speechssl.training.recipe import DataConfig, PretrainRecipe, TrainingConfig, load_recipe
 from speechssl.training.run_folder import RunFolder
 
 logger = logging.getLogger("speechssl")
@@ -51,8 +52,8 @@ class PretrainModel(nn.Module):
         return loss
 
     def set_progress(self, fraction: float) -> None:
-        """Passes the share of the run that is done on to the objective's schedules."""
-        self.objective.set_progress(fraction)
+        """Passes the share of the run that is done on to the objective: schedules, teacher."""
+        self.objective.before_update(self.encoder, fraction)
 
     def evaluate(self, batch: SpeechBatch) -> MetricPairs:
         """The loss and its metrics, as (sum, count)."""
@@ -84,7 +85,7 @@ def pretrain(
     folder.check(description)
     splits = _read_splits(data_dir, recipe)
     clusters = None if splits["train"][1] is None else splits["train"][1].meta.clusters
-    build_objective(recipe.objective, config, clusters)  # refuses bad settings before the run
+    check_sharding(recipe.training, build_objective(recipe.objective, config, clusters))
     folder.claim(description)
 
     def build_model() -> PretrainModel:
@@ -124,16 +125,18 @@ def pretrain(
 def export_pretrained(
     folder: RunFolder, checkpoint: Literal["best", "last"] | int, model_dir: Path
 ) -> Path:
-    """Writes the model folder of one checkpoint: the encoder and the objective's heads."""
+    """Writes the model folder of one checkpoint: the encoder and the objective's heads. A teacher,
+    which is as large as the encoder, stays in the checkpoint."""
     description = folder.description()
     step = folder.choose(checkpoint)
     weights = folder.load_weights(step)
     encoder = Encoder(build(EncoderConfig, description["encoder"], str(folder.path)))
     encoder.load_state_dict(_part(weights, "encoder."))
+    heads = _part(weights, "objective.")
     save_model_folder(
         model_dir,
         encoder,
-        objective=_part(weights, "objective."),
+        objective={name: value for name, value in heads.items() if not name.startswith("teacher.")},
         info={"updates": step, **description},
     )
     return model_dir
@@ -146,6 +149,16 @@ def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
     if preset is None:
         raise ConfigError("model: has no `preset`; name one, as in `preset: tiny`.")
     return encoder_config(preset, settings)
+
+
+def check_sharding(training: TrainingConfig, objective: Objective) -> None:
+    """Raises ``ConfigError`` where the objective cannot be trained as the recipe says."""
+    teaches = any(isinstance(module, Teacher) for module in objective.modules())
+    if training.data_parallel == "fsdp" and teaches:
+        raise ConfigError(
+            "training.data_parallel: fsdp cannot train an objective with a teacher, which averages "
+            "whole weights where each process has a share of them; set it to ddp."
+        )
 
 
 def describe(

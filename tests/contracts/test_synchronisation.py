@@ -22,13 +22,13 @@ from speechssl.data.batch import SpeechBatch
 from speechssl.data.text import Tokens
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
-from speechssl.objectives import build_objective, objective_names
+from speechssl.objectives import objective_names
 from speechssl.objectives.base import Loss
 from speechssl.training.finetuning import FinetuneModel
 from speechssl.training.metrics import MetricSums, loss_metrics
 from speechssl.training.pretraining import PretrainModel
 from speechssl.training.recipe import FinetuneConfig
-from tests.contracts.toys import FRONTENDS, TONES, toy_batch, toy_encoder
+from tests.contracts.toys import FRONTENDS, toy_batch, toy_encoder, toy_objective
 
 META = torch.device("meta")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -86,8 +86,8 @@ def ctc_shapes() -> Iterator[None]:
 
 
 def pretrain_model(kind: str, frontend: str) -> nn.Module:
-    config = toy_encoder(frontend)
-    return PretrainModel(Encoder(config), build_objective({"kind": kind}, config, len(TONES)))
+    config = toy_encoder(frontend, kind)
+    return PretrainModel(Encoder(config), toy_objective(kind, config))
 
 
 def finetune_model(frontend: str) -> tuple[nn.Module, SpeechBatch]:
@@ -102,8 +102,9 @@ def finetune_model(frontend: str) -> tuple[nn.Module, SpeechBatch]:
 
 
 def step(model: nn.Module, batch: SpeechBatch, device: torch.device) -> Loss:
-    """What an update does with one batch: move, loss, metrics, backward."""
+    """What an update does with one batch: schedules and teacher, move, loss, metrics, backward."""
     batch.to(device)
+    model.set_progress(0.1)  # type: ignore[operator]
     loss: Loss = model(batch)
     MetricSums().update(loss_metrics(loss))
     loss.sum.backward()

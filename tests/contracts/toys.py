@@ -9,6 +9,8 @@ from speechssl.data.batch import SpeechBatch, collate
 from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_frames
 from speechssl.models.encoder import EncoderConfig
 from speechssl.models.frontend import FrontendConfig
+from speechssl.objectives import build_objective, load_objective
+from speechssl.objectives.base import Objective
 
 TONES = (300.0, 700.0, 1500.0, 3000.0)
 """Hertz of the tones; as many clusters as there are tones."""
@@ -22,8 +24,8 @@ FRONTENDS = {
 }
 
 
-def toy_encoder(frontend: str = "fbank") -> EncoderConfig:
-    """Two narrow layers without dropout."""
+def toy_encoder(frontend: str = "fbank", kind: str | None = None) -> EncoderConfig:
+    """Two narrow layers without dropout; causal if the objective ``kind`` needs that."""
     return EncoderConfig(
         frontend=FRONTENDS[frontend],
         dim=64,
@@ -35,7 +37,16 @@ def toy_encoder(frontend: str = "fbank") -> EncoderConfig:
         position_groups=4,
         dropout=0.0,
         attention_dropout=0.0,
+        causal=kind is not None and load_objective(kind).needs_causal,
     )
+
+
+def toy_objective(kind: str, encoder: EncoderConfig) -> Objective:
+    """The objective with its defaults, except that codebooks have as few entries as suits a toy."""
+    settings: dict[str, object] = {"kind": kind}
+    if "entries" in load_objective(kind).Config.__dataclass_fields__:
+        settings["entries"] = 64
+    return build_objective(settings, encoder, len(TONES))
 
 
 def toy_batch(seconds: tuple[float, ...] = (1.6, 1.4, 1.2, 1.5), seed: int = 0) -> SpeechBatch:

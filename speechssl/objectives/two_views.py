@@ -1,0 +1,235 @@
+"""BYOL and SimSiam: of two views of a recording, one must predict the other; no negatives.
+
+Sources: BYOL (Grill et al. 2020, arXiv 2006.07733), equations 1 and 2, section 3: the target comes
+from a moving average of the student. SimSiam (Chen and He 2021, arXiv 2011.10566), equations 1 to
+4: it comes from the student itself, through which no gradient flows.
+
+A view is the recording with noise, another gain, and a mask of its own. Both papers compare one
+vector per image. Here one per frame is compared, because a recogniser needs to know what is said
+when: a vector per recording may keep the speaker and forget the words. Both views have the same
+clock, so the frames correspond. Those count that one view masks and the other shows: where both
+show the frame, the noise alone would have to be undone, which the frontend could do; where both
+mask it, the target would be a guess.
+
+Both papers have batch norm in projector and predictor, which makes the loss of an image depend on
+the others of its process, and without which they do badly or collapse. Here the two have layer
+norm, and each channel of the targets is normalised over its recording's frames, as data2vec's are:
+a target that is the same everywhere is then zero, and predicting it gains nothing. Without this,
+the toy of tests/contracts collapses within five updates.
+
+B recordings, S samples, T frames, D model size, M frames that count, Q size of a projection.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechssl.config import require
+from speechssl.data.batch import SpeechBatch
+from speechssl.devices import to_device
+from speechssl.models.encoder import Encoder, EncoderConfig
+from speechssl.objectives.base import (
+    Loss,
+    Objective,
+    encode,
+    frame_counts,
+    frame_positions,
+    full_precision,
+    real_frames,
+    spread,
+)
+from speechssl.objectives.masking import MaskConfig, span_mask
+from speechssl.objectives.teacher import Teacher
+
+
+@dataclass
+class TwoViewsConfig:
+    """Settings of ``TwoViews``. Views and sizes are ours; the papers are about images."""
+
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    """Of each view."""
+
+    target: Literal["teacher", "stop_gradient"] = "teacher"
+    """Who says what to predict: a moving average of encoder and projector (BYOL), or the student
+    itself (SimSiam), which costs half as much."""
+
+    horizon: float = 0.0008
+    """How far back the teacher's average reaches when training starts, as a share of the run (see
+    ``speechssl.objectives.teacher``). 1 / horizon falls to 0 like a half cosine, so that the
+    teacher stands still at the end. BYOL's 0.996 is 250 of 312,000 updates."""
+
+    snr_db: tuple[float, float] = (5.0, 20.0)
+    """Range from which the signal-to-noise ratio of a view is drawn, in decibels."""
+
+    gain_db: float = 6.0
+    """A view's gain is drawn from so many decibels down to so many up."""
+
+    hidden_size: int = 1024
+    """Width of the hidden layer of projector and predictor."""
+
+    projection_size: int = 256
+    """Size of the space in which views are compared (Q)."""
+
+    def __post_init__(self) -> None:
+        require(self.horizon > 0, "horizon", "more than 0", self.horizon)
+        low, high = self.snr_db
+        require(low <= high, "snr_db", "a range from low to high", self.snr_db)
+        require(self.gain_db >= 0, "gain_db", "0 or more", self.gain_db)
+        for name in ("hidden_size", "projection_size"):
+            require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+
+
+class TwoViews(Objective):
+    """The projection of a frame that a view masks must predict that of the view that shows it."""
+
+    Config = TwoViewsConfig
+
+    def __init__(
+        self, config: TwoViewsConfig, encoder: EncoderConfig, num_clusters: int | None = None
+    ) -> None:
+        super().__init__(config, encoder, num_clusters)
+        self.config = config
+        hidden, size = config.hidden_size, config.projection_size
+        self.project = perceptron(encoder.dim, hidden, size)
+        self.predict = perceptron(size, hidden, size)
+        self.decay = 0.0
+        """The teacher's decay in the last update; 0 where the student is its own teacher."""
+        if config.target == "teacher":
+            twin = _Branch(Encoder(encoder), copy.deepcopy(self.project))
+            self.teacher = Teacher(twin)
+
+    def before_update(self, encoder: Encoder, fraction: float) -> None:
+        """Lets the teacher, where there is one, follow encoder and projector."""
+        if self.config.target == "teacher" and self.teacher.elapsed(fraction) > 0.0:
+            rate = (1 + math.cos(math.pi * fraction)) / 2 / self.config.horizon
+            self.decay = self.teacher.follow(_Branch(encoder, self.project), fraction, rate)
+
+    def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        """``mask`` [B, 2, T] bool, ``gain`` [B, 2] and ``noise`` [B, 2, S], zeros behind ends, for
+        a recording of mean square 1; all on the CPU."""
+        counts, width = frame_counts(batch)
+        mask = span_mask(counts.repeat_interleave(2), self.config.mask, width=width)
+        low, high = self.config.snr_db
+        ratio, gain = torch.rand(2, len(counts), 2).unbind()
+        level = _amplitude(-(low + (high - low) * ratio))  # [B, 2]
+        real = real_frames(batch.lengths, batch.waveforms.shape[1])  # [B, S]
+        real = real[:, None].expand(-1, 2, -1)
+        noise = torch.zeros(real.shape)
+        noise[real] = torch.randn(int(real.sum()))
+        return {
+            "mask": mask.view(-1, 2, width),
+            "gain": _amplitude(self.config.gain_db * (2 * gain - 1)),
+            "noise": noise * level[:, :, None],
+        }
+
+    def loss(
+        self, encoder: Encoder, batch: SpeechBatch, *, mask: Tensor, gain: Tensor, noise: Tensor
+    ) -> Loss:
+        """BYOL's equation 2 for each frame, ``2 - 2 cos(prediction, target)``, summed over the
+        frames that one view masks and the other shows, which are the count. That is twice
+        SimSiam's negative cosine plus a constant. Targets that say nothing give 2.
+
+        mask [B, 2, T] bool, gain [B, 2], noise [B, 2, S] on the CPU.
+        """
+        device, width = batch.waveforms.device, mask.shape[-1]
+        views = two_views(batch, gain, noise)  # of 2 B recordings: both views of the first, ...
+        positions = frame_positions(mask & ~mask.flip(1))  # [M] in [2 B * T]
+        row, frame = positions // width, positions % width
+        partners = (row ^ 1) * width + frame  # [M] the same frames in the other views
+        count = len(positions)
+        masks = mask.flatten(0, 1)  # [2 B, T]
+        if self.config.target == "teacher":
+            context = encode(encoder, views, masks, to_device(positions, device))[2].float()
+            projections = self.teacher_projections(views, masks, to_device(partners, device))
+        else:
+            both = to_device(torch.cat([positions, partners]), device)
+            context = encode(encoder, views, masks, both)[2].float()  # [2 M, D]
+            with torch.no_grad(), full_precision(context):
+                projections = self.project(context[count:])
+            context = context[:count]
+        with full_precision(context):
+            targets = normalize_within(projections, row, rows=len(masks))
+            predictions = self.predict(self.project(context))  # [M, Q]
+            total = (2 - 2 * F.cosine_similarity(predictions, targets, dim=-1)).sum()
+        means = {
+            "target_variance": spread(targets),
+            "prediction_variance": spread(predictions),
+            "context_variance": spread(context),
+        }
+        metrics: dict[str, tuple[Tensor | float, float]] = {
+            name: (value * count, count) for name, value in means.items()
+        }
+        metrics["teacher_decay"] = (self.decay * count, count)
+        return Loss(total, count, metrics)
+
+    @torch.no_grad()
+    def teacher_projections(self, views: SpeechBatch, masks: Tensor, positions: Tensor) -> Tensor:
+        """The teacher's projections of the frames at ``positions`` [M] of [2 B * T]: [M, Q].
+
+        masks [2 B, T] bool on the CPU.
+        """
+        branch = self.teacher.model
+        assert isinstance(branch, _Branch)
+        context = encode(branch.encoder, views, masks, positions)[2].float()
+        with full_precision(context):
+            projections: Tensor = branch.project(context)
+        return projections
+
+
+class _Branch(nn.Module):
+    """What the teacher has of the student."""
+
+    def __init__(self, encoder: Encoder, project: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.project = project
+
+
+def two_views(batch: SpeechBatch, gain: Tensor, noise: Tensor) -> SpeechBatch:
+    """Both views of each recording, as 2 B recordings: ``gain * (recording + its level * noise)``.
+
+    gain [B, 2], noise [B, 2, S] on the CPU. The level is the root mean square.
+    """
+    device = batch.waveforms.device
+    gain, noise = to_device(gain, device), to_device(noise, device)
+    samples = to_device(batch.lengths.clamp(min=1).float(), device)
+    level = (batch.waveforms.square().sum(dim=1) / samples).sqrt()  # [B]
+    views = gain[:, :, None] * (batch.waveforms[:, None] + level[:, None, None] * noise)
+    return SpeechBatch(waveforms=views.flatten(0, 1), lengths=batch.lengths.repeat_interleave(2))
+
+
+def normalize_within(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Each channel of each recording to mean 0 and variance 1 over its frames; no gradient.
+
+    values [M, Q]; row [M] int64 on the CPU, the recording of each frame, of ``rows``. -> [M, Q].
+    """
+    counts = torch.bincount(row, minlength=rows).clamp(min=1).to(values.dtype)
+    counts, row = to_device(counts[:, None], values.device), to_device(row, values.device)
+
+    def mean(of: Tensor) -> Tensor:
+        totals = of.new_zeros(rows, of.shape[1]).index_add(0, row, of)
+        return (totals / counts).index_select(0, row)
+
+    centred = values.detach() - mean(values.detach())
+    return centred * torch.rsqrt(mean(centred.square()) + 1e-5)
+
+
+def perceptron(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
+    """Linear, layer norm, ReLU, linear: BYOL's projector and predictor (section 3.3)."""
+    return nn.Sequential(
+        nn.Linear(size_in, hidden),
+        nn.LayerNorm(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, size_out),
+    )
+
+
+def _amplitude(decibels: Tensor) -> Tensor:
+    return 10 ** (decibels / 20)

@@ -1,0 +1,105 @@
+"""BEST-RQ against the paper's definition, frame by frame and codebook by codebook."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechssl.data.batch import SpeechBatch, collate
+from speechssl.errors import ConfigError
+from speechssl.models.encoder import Encoder, EncoderConfig
+from speechssl.models.frontend import FbankFrontend, FrontendConfig
+from speechssl.objectives.best_rq import BestRQ, BestRQConfig, RandomProjectionQuantizer
+from speechssl.objectives.masking import MaskConfig
+
+SMALL = EncoderConfig(
+    FrontendConfig(kind="fbank", mel_bins=20),
+    dim=32,
+    layers=1,
+    heads=2,
+    ffn_dim=64,
+    norm="pre",
+    position_kernel=8,
+    position_groups=4,
+    dropout=0.0,
+    attention_dropout=0.0,
+)
+WAVEFORM = EncoderConfig(**{**vars(SMALL), "frontend": FrontendConfig(channels=24, mel_bins=20)})
+FEW_CODES = BestRQConfig(codebooks=3, entries=12, codeword_size=5)
+
+
+def batch_of(*samples: int) -> SpeechBatch:
+    torch.manual_seed(2)
+    return collate([torch.randn(count) for count in samples])
+
+
+def slow_code(frame: Tensor, projection: Tensor, codebook: Tensor) -> int:
+    """Section 3.1: the entry whose direction is nearest to that of the projected frame."""
+    projected = projection.T @ frame
+    projected = projected / projected.norm()
+    return min(
+        range(len(codebook)),
+        key=lambda entry: float((codebook[entry] / codebook[entry].norm() - projected).norm()),
+    )
+
+
+def test_codes_are_the_nearest_entries() -> None:
+    torch.manual_seed(0)
+    quantizer = RandomProjectionQuantizer(channels=10, codebooks=3, entries=12, codeword_size=5)
+    frames = torch.randn(40, 10)
+    codes = quantizer(frames)
+    assert codes.shape == (40, 3)
+    for row, frame in zip(codes.tolist(), frames):
+        for code, projection, codebook in zip(row, quantizer.projections, quantizer.codebooks):
+            assert code == slow_code(frame, projection, codebook)
+    assert all(len(codes[:, book].unique()) > 6 for book in range(3))
+    assert not torch.equal(codes[:, 0], codes[:, 1])
+
+
+def test_projections_and_codebooks_are_saved_and_never_trained() -> None:
+    torch.manual_seed(0)
+    quantizer = RandomProjectionQuantizer(channels=160, codebooks=2, entries=50, codeword_size=16)
+    assert not list(quantizer.parameters())
+    assert set(quantizer.state_dict()) == {"projections", "codebooks"}
+    bound = (6 / (160 + 16)) ** 0.5  # Xavier, uniform
+    assert 0.98 * bound < float(quantizer.projections.abs().max()) <= bound
+    torch.testing.assert_close(quantizer.codebooks.norm(dim=-1), torch.ones(2, 50))
+
+
+@pytest.mark.parametrize("config", [SMALL, WAVEFORM], ids=["fbank", "waveform"])
+@torch.no_grad()
+def test_the_loss_is_the_mean_cross_entropy_of_masked_frames(config: EncoderConfig) -> None:
+    torch.manual_seed(0)
+    encoder, objective = Encoder(config), BestRQ(FEW_CODES, config)
+    batch = batch_of(12000, 9000)
+    mask = objective.draw(batch)["mask"]
+    loss = objective.loss(encoder, batch, mask=mask)
+
+    context, _ = encoder(batch.waveforms, batch.lengths, mask)
+    mels = FbankFrontend(SMALL.frontend)(batch.waveforms, batch.lengths)
+    total, right = 0.0, 0.0
+    for row, frame in mask.nonzero().tolist():
+        scores = objective.classify(context[row, frame]).view(3, 12)
+        for book in range(3):
+            projection = objective.quantizer.projections[book]
+            code = slow_code(mels[row, frame], projection, objective.quantizer.codebooks[book])
+            total -= float(scores[book].log_softmax(dim=0)[code]) / 3
+            right += float(int(scores[book].argmax()) == code) / 3
+    assert loss.count == int(mask.sum()) > 0
+    assert float(loss.sum) == pytest.approx(total, rel=1e-4)
+    assert float(loss.metrics["accuracy"][0]) == pytest.approx(right, rel=1e-5)
+
+
+def test_masks_are_the_papers_unless_told() -> None:
+    """400 ms, begun at 1 % of the frames of 10 ms."""
+    mask = BestRQConfig().mask
+    assert mask.span == 20
+    assert mask.probability == pytest.approx(0.01 * 40)
+    assert mask.min_spans == MaskConfig().min_spans
+
+
+@pytest.mark.parametrize("field", ["codebooks", "entries", "codeword_size"])
+def test_a_value_out_of_range_is_named(field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{field} must be"):
+        BestRQConfig(**{field: 0})
