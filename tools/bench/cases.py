@@ -1,0 +1,221 @@
+"""What is timed: the same network, the same batch, for every system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from speechssl.config import unknown_key
+from speechssl.errors import ConfigError
+from speechssl.frames import SAMPLE_RATE
+from speechssl.models.encoder import EncoderConfig
+from speechssl.models.presets import encoder_config
+
+Kind = Literal["pretrain", "finetune", "inference", "loading", "start-up"]
+
+PEERS = ("transformers", "torchaudio", "fairseq2")
+"""The packages that speechssl is compared with, as imported."""
+
+
+def is_peer(system: str) -> bool:
+    """Whether ``system`` (in the words of ``Case.systems``) is a peer."""
+    return system.split()[0] in PEERS
+
+
+VOCABULARY = 32
+"""Tokens of the CTC outputs, the blank included."""
+
+CLUSTERS = 500
+"""Clusters of HuBERT's targets."""
+
+CHARACTERS_PER_SECOND = 12
+"""Length of the transcripts in fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison."""
+
+    name: str
+    kind: Kind
+    systems: tuple[str, ...]
+    """Who takes part. The first word is a file in ``systems/``, the rest a variant of it."""
+
+    dtypes: tuple[str, ...]
+    rounds: int
+    """Timed steps of each system, if time allows."""
+
+    minutes: float
+    """What the full case takes on 2 CPU cores: the share of the time limit that it gets."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    objective: str = ""
+    seconds: tuple[float, ...] = ()
+    """Length of each recording: of the batch, or of the corpus."""
+
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why a peer does not take part."""
+
+    @property
+    def samples(self) -> list[int]:
+        """Samples of each recording."""
+        return [round(seconds * SAMPLE_RATE) for seconds in self.seconds]
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of audio that one step computes, without padding."""
+        return sum(self.seconds)
+
+
+TINY = encoder_config("tiny", {"frontend": {"kind": "waveform", "channels": 256}})
+BASE = encoder_config("base", {"layer_drop": 0.0})
+TRAINING = {"base": (BASE, (8.0,) * 4, 3), "tiny": (TINY, (3.0,) * 20, 7)}
+"""Size to encoder, recordings of the batch, rounds."""
+
+BOTH = ("bf16", "fp32")
+
+FILES = tuple(1.0 + 14.0 * (7 * i % 16) / 15 for i in range(16))
+"""Mixed-length recordings to encode: 1 to 15 s, shuffled, 128 s in all."""
+
+
+def corpus_seconds(number: int) -> tuple[float, ...]:
+    """Lengths of a corpus cut like LibriSpeech: a quarter spread over 2 to 12 s, the rest within
+    12 to 16.5 s; 12.5 s on average, at most 16.5 s."""
+    places = [(i + 0.5) / number for i in range(number)]
+    lengths = [2.0 + 40.0 * p if p < 0.25 else 12.0 + 6.0 * (p - 0.25) for p in places]
+    step = next(s for s in range(number // 2 + 1, number + 2) if _coprime(s, number))
+    return tuple(round(lengths[i * step % number], 3) for i in range(number))
+
+
+def _coprime(a: int, b: int) -> bool:
+    while b:
+        a, b = b, a % b
+    return a == 1
+
+
+def all_cases(quick: bool = False) -> list[Case]:
+    """Every case; ``quick`` keeps the tiny ones, on a second or two of audio."""
+    cases = []
+    for size, (encoder, seconds, rounds) in TRAINING.items():
+        fbank = ("speechssl fbank",) if size == "tiny" else ()
+        common = {"encoder": encoder, "seconds": seconds, "rounds": rounds, "dtypes": BOTH}
+        minutes = 5.0 if size == "base" else 3.0
+        cases += [
+            Case(
+                name=f"pretrain-contrastive-{size}",
+                kind="pretrain",
+                objective="contrastive",
+                systems=("speechssl", *fbank, "transformers", "fairseq2"),
+                absent={"torchaudio": "has no contrastive loss"},
+                minutes=minutes,
+                **common,
+            ),
+            Case(
+                name=f"pretrain-clusters-{size}",
+                kind="pretrain",
+                objective="clusters",
+                systems=("speechssl", *fbank, "transformers", "torchaudio"),
+                absent={"fairseq2": "has no cluster prediction (HuBERT)"},
+                minutes=minutes,
+                **common,
+            ),
+            Case(
+                name=f"finetune-{size}",
+                kind="finetune",
+                systems=("speechssl", *fbank, *PEERS),
+                minutes=minutes,
+                **common,
+            ),
+            Case(
+                name=f"inference-{size}",
+                kind="inference",
+                systems=(
+                    "speechssl",
+                    "transformers",
+                    "transformers one-batch",
+                    "torchaudio",
+                    "fairseq2",
+                ),
+                minutes=3.5 if size == "base" else 1.0,
+                **{**common, "seconds": FILES},
+            ),
+        ]
+    cases += [
+        Case(
+            name="data-loading",
+            kind="loading",
+            systems=("speechssl", "transformers", "fairseq2"),
+            absent={"torchaudio": "2.9 reads no audio without torchcodec"},
+            dtypes=("fp32",),
+            rounds=5,
+            minutes=1.0,
+            seconds=corpus_seconds(240),
+        ),
+        Case(
+            name="start-up-model",
+            kind="start-up",
+            systems=("speechssl", *PEERS, "torch"),
+            dtypes=("",),
+            rounds=5,
+            minutes=1.5,
+            encoder=TINY,
+        ),
+        Case(
+            name="start-up-help",
+            kind="start-up",
+            systems=("speechssl transcribe-help",),
+            absent=dict.fromkeys(PEERS, "has no such command"),
+            dtypes=("",),
+            rounds=5,
+            minutes=0.2,
+        ),
+    ]
+    return [_quick(case) for case in cases if "base" not in case.name] if quick else cases
+
+
+def _quick(case: Case) -> Case:
+    seconds = {"loading": corpus_seconds(20), "inference": (1.0, 2.0, 1.5), "start-up": ()}
+    return replace(case, seconds=seconds.get(case.kind, (1.0, 1.0)), rounds=2, minutes=0.5)
+
+
+def choose_cases(names: str, quick: bool = False) -> list[Case]:
+    """The cases whose names start with one of ``names`` (comma-separated; "all" for all).
+
+    Raises ``ConfigError`` for a name that no case starts with.
+    """
+    cases = all_cases(quick)
+    if names == "all":
+        return cases
+    starts = [name.strip() for name in names.split(",")]
+    for start in starts:
+        if not any(case.name.startswith(start) for case in cases):
+            raise ConfigError(unknown_key("--cases", start, [case.name for case in cases]))
+    return [case for case in cases if case.name.startswith(tuple(starts))]
+
+
+def waveforms(case: Case) -> list[Tensor]:
+    """The recordings of a case, noise of unit variance: [S_i] float32 each, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(samples, generator=generator) for samples in case.samples]
+
+
+def transcripts(case: Case) -> Tensor:
+    """Tokens [B, L] int64, 1 to VOCABULARY - 1, always the same."""
+    generator = torch.Generator().manual_seed(1)
+    length = int(CHARACTERS_PER_SECOND * case.seconds[0])
+    return torch.randint(1, VOCABULARY, (len(case.seconds), length), generator=generator)
+
+
+def by_length(lengths: list[int], budget: int) -> list[list[int]]:
+    """Places of ``lengths``, longest first, in batches of at most ``budget`` including padding."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+    return batches
