@@ -1,18 +1,23 @@
 # make demo    sets up and runs the main job on real speech
 # make test    sets up and passes the tests
+# make bench   times speechssl beside transformers, torchaudio and fairseq2
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: demo test lint format setup an4 clean
+.PHONY: demo test lint format setup an4 bench clean
 
 demo: setup
 	egs/core_sounds/run.sh
 
 an4: setup
 	egs/an4/run.sh $(if $(AN4),--corpus $(AN4))
+
+bench: setup
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m tools.bench exp/bench --require-peers
 
 # One process per core, one thread each: small tests gain nothing from more.
 test: setup lint
