@@ -6,6 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -97,20 +98,22 @@ def main(
         contest = Contest(options, taking_part)
         absent = [peer for peer in PEERS if peer not in taking_part]
         contest.notes += [f"{peer}: not installed, left out" for peer in missing_peers()]
+        contest.notes += [
+            f"{case.name}: {peer} {reason}"
+            for case in chosen
+            for peer, reason in case.absent.items()
+            if peer not in absent
+        ]
+        machine["threads"] = options.threads
         start = time.monotonic()
-        rows = _run(contest, chosen, 60 * minutes, cuts)
-    contest.notes += [
-        f"{case.name}: {peer} {reason}"
-        for case in chosen
-        for peer, reason in case.absent.items()
-        if peer not in absent
-    ]
-    machine |= {
-        "threads": options.threads,
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "matmul_flops_per_second": contest.ceilings,
-    }
-    click.echo(write_report(out, rows, machine, contest.notes), nl=False)
+
+        def report(rows: list[Row]) -> str:
+            machine["minutes"] = round((time.monotonic() - start) / 60, 1)
+            machine["matmul_flops_per_second"] = contest.ceilings
+            return write_report(out, rows, machine, contest.notes)
+
+        rows = _run(contest, chosen, 60 * minutes, cuts, report)
+    click.echo(report(rows), nl=False)
     click.echo(f"\n{out}: bench.md, bench.json, bench.png, machine.json", err=True)
 
 
@@ -133,8 +136,15 @@ def _choose_systems(systems: str, require_peers: bool) -> list[str]:
     return [name for name in names if name not in missing]
 
 
-def _run(contest: Contest, cases: list[Case], seconds: float, cuts: Path | None) -> list[Row]:
-    """All cases, each with its share of the time that is left."""
+def _run(
+    contest: Contest,
+    cases: list[Case],
+    seconds: float,
+    cuts: Path | None,
+    report: Callable[[list[Row]], object],
+) -> list[Row]:
+    """All cases, each with its share of the time that is left; a ``report`` of all rows after
+    each, so that a run which is stopped leaves what it measured."""
     rows: list[Row] = []
     start = time.monotonic()
     end = start + seconds
@@ -152,6 +162,7 @@ def _run(contest: Contest, cases: list[Case], seconds: float, cuts: Path | None)
                 bar.refresh()
 
             rows += with_ratios(contest.run(case, share * (end - time.monotonic()), progress))
+            report(rows)
             done += case.minutes
             if bar.disable:
                 minutes = (time.monotonic() - start) / 60
