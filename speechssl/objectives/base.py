@@ -14,7 +14,7 @@ never waits for a device to tell a number or a shape. ``tests/contracts`` checks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -171,6 +171,16 @@ def feature_penalty(encoder: Encoder, frames: Tensor, counts: Tensor) -> Tensor:
         return frames.new_zeros((), dtype=torch.float32)
     values = max(1, int(counts.sum())) * frames.shape[-1]
     return frames.float().square().sum() / values
+
+
+def mean_metrics(
+    means: Mapping[str, Tensor | float], count: float
+) -> dict[str, tuple[Tensor | float, float]]:
+    """Means over the ``count`` terms of a batch, as the (sum, count) of ``Loss.metrics``."""
+    return {
+        name: ((value.detach() if isinstance(value, Tensor) else value) * count, count)
+        for name, value in means.items()
+    }
 
 
 def spread(vectors: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     perplexity,
     shares,
     spread,
@@ -139,7 +140,7 @@ class BestRQ(Objective):
             count,
             {
                 "accuracy": (right, count),
-                **{name: (value * count, count) for name, value in means.items()},
+                **mean_metrics(means, count),
             },
         )
 

@@ -27,6 +27,7 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     perplexity,
     real_frames,
     shares,
@@ -156,7 +157,7 @@ class Clusters(Objective):
         }
         return {
             "accuracy": ((guesses == targets).sum(), count),
-            **{name: (value * count, count) for name, value in means.items()},
+            **mean_metrics(means, count),
         }
 
     def checked_targets(self, batch: SpeechBatch) -> Tensor:

@@ -30,6 +30,7 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     perplexity,
     shares,
     spread,
@@ -193,17 +194,15 @@ class Contrastive(Objective):
         total = contrastive + count * (
             self.config.diversity_weight * diversity + self.config.penalty_weight * penalty
         )
-        means = {
+        means: dict[str, Tensor | float] = {
             "loss_diversity": diversity,
             "feature_penalty": penalty,
             "codebook_perplexity": codebook_perplexity(probabilities),
             "target_variance": spread(targets),
             "context_variance": spread(context),
+            "temperature": self.quantizer.temperature,
         }
-        metrics: dict[str, tuple[Tensor | float, float]] = {
-            name: (value.detach() * count, count) for name, value in means.items()
-        }
-        metrics["temperature"] = (self.quantizer.temperature * count, count)
+        metrics = mean_metrics(means, count)
         metrics["loss_contrastive"] = (contrastive.detach(), count)
         metrics["accuracy"] = (singled_out(logits.detach()).sum(), count)
         return Loss(total, count, metrics)

@@ -30,6 +30,7 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     spread,
 )
 from speechssl.objectives.masking import MaskConfig, span_mask
@@ -157,14 +158,11 @@ class Distillation(Objective):
         count = len(targets)
         mean = targets.sum(dim=0) / max(1, count)
         trivial = (targets - mean).square().sum()
-        means = {
+        means: dict[str, Tensor | float] = {
             "relative_error": (predictions - targets).square().sum() / trivial.clamp(min=1e-6),
             "target_variance": spread(targets),
             "prediction_variance": spread(predictions),
             "context_variance": spread(context),
+            "teacher_decay": self.teacher.decay,
         }
-        metrics: dict[str, tuple[Tensor | float, float]] = {
-            name: (value * count, count) for name, value in means.items()
-        }
-        metrics["teacher_decay"] = (self.teacher.decay * count, count)
-        return metrics
+        return mean_metrics(means, count)

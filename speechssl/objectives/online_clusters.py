@@ -28,6 +28,7 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     perplexity,
     shares,
     spread,
@@ -147,17 +148,14 @@ class OnlineClusters(Objective):
         """
         count, entries = len(context), logits.shape[-1]
         guesses = logits.argmax(dim=-1)  # [K, M]
-        means = {
+        means: dict[str, Tensor | float] = {
             "codebook_perplexity": perplexity(shares(codes, entries)).mean(),
             "prediction_perplexity": perplexity(shares(guesses, entries)).mean(),
             "context_variance": spread(context),
+            "teacher_decay": self.teacher.decay,
         }
-        metrics: dict[str, tuple[Tensor | float, float]] = {
-            name: (value * count, count) for name, value in means.items()
-        }
-        metrics["accuracy"] = ((guesses == codes).sum() / len(codes), count)
-        metrics["teacher_decay"] = (self.teacher.decay * count, count)
-        return metrics
+        right = (guesses == codes).sum() / len(codes)
+        return {"accuracy": (right, count), **mean_metrics(means, count)}
 
 
 class OnlineCodebooks(nn.Module):

@@ -42,6 +42,7 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     real_frames,
     spread,
 )
@@ -158,16 +159,13 @@ class TwoViews(Objective):
             targets = normalize_within(projections, row, rows=len(masks))
             predictions = self.predict(self.project(context))  # [M, Q]
             total = (2 - 2 * F.cosine_similarity(predictions, targets, dim=-1)).sum()
-        means = {
+        means: dict[str, Tensor | float] = {
             "target_variance": spread(targets),
             "prediction_variance": spread(predictions),
             "context_variance": spread(context),
+            "teacher_decay": self.decay,
         }
-        metrics: dict[str, tuple[Tensor | float, float]] = {
-            name: (value * count, count) for name, value in means.items()
-        }
-        metrics["teacher_decay"] = (self.decay * count, count)
-        return Loss(total, count, metrics)
+        return Loss(total, count, mean_metrics(means, count))
 
     @torch.no_grad()
     def teacher_projections(self, views: SpeechBatch, masks: Tensor, positions: Tensor) -> Tensor:
