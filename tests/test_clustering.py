@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +47,7 @@ from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import save_model_folder
 from speechssl.models.presets import encoder_config
+from tests.memory import peaks
 
 
 def cli(*arguments: object) -> Result:
@@ -167,40 +167,32 @@ def test_kmeans_is_no_worse_than_mini_batches(seed: int) -> None:
     assert np.unique(assign(torch.from_numpy(frames), torch.from_numpy(centroids))).size == 30
 
 
+def fit_random_frames(count: int, clusters: int) -> None:
+    frames = np.random.default_rng(0).standard_normal((count, 64), dtype=np.float32)
+    fit_kmeans(frames, clusters, seed=0)
+
+
 def test_kmeans_makes_no_copy_of_the_frames() -> None:
-    frames = np.random.default_rng(0).standard_normal((60_000, 64), dtype=np.float32)
-    fit_kmeans(frames[:100].copy(), 2, seed=0)  # imports
-    tracemalloc.start()
-    fit_kmeans(frames, 4, seed=0)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < 0.7 * frames.nbytes
+    _, most = peaks(fit_random_frames, (100, 2), (60_000, 4))
+    assert most < 1.7 * 60_000 * 64 * 4
 
 
-def test_memory_does_not_grow_with_the_hours(
-    corpus_copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clustering, "BATCH_SECONDS", 3.0)
-    monkeypatch.setattr(clustering, "SORTED_TOGETHER", 8)
-    config = LabelConfig(clusters=4, fit_mb=0.05)
+def label_with_a_small_sample(path: Path) -> None:
+    clustering.BATCH_SECONDS, clustering.SORTED_TOGETHER = 3.0, 8
     meta = TargetsMeta("", "", "mfcc", None, clusters=4, frame_rate=50)
+    cuts, features = Cuts.open(path), MfccFeatures()
+    codebook = fit_codebook(cuts, features, LabelConfig(clusters=4, fit_mb=0.05))
+    write_targets(path.parent / "targets", meta, label_cuts(cuts, features, codebook, "labels"))
 
-    def peak(count: int) -> int:
-        path = corpus_copy / f"{count}" / "cuts.jsonl.gz"
-        save_cuts(many_cuts(corpus_copy, count), path)
-        cuts = Cuts.open(path)
-        tracemalloc.start()
-        features = MfccFeatures()
-        codebook = fit_codebook(cuts, features, config)
-        write_targets(path.parent / "targets", meta, label_cuts(cuts, features, codebook, "labels"))
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert len(FrameTargets.load(path.parent / "targets")) == count
-        return most
 
-    peak(12)  # imports
+def test_memory_does_not_grow_with_the_hours(corpus_copy: Path) -> None:
+    paths = [corpus_copy / f"{count}" / "cuts.jsonl.gz" for count in (12, 24, 160)]
+    for path in paths:
+        save_cuts(many_cuts(corpus_copy, int(path.parent.name)), path)
+    _, few, many = peaks(label_with_a_small_sample, *[(path,) for path in paths])
     all_frames = sum(cut_frames(cut) for cut in many_cuts(corpus_copy, 160))
-    assert peak(160) - peak(24) < 0.25 * all_frames * 39 * 4
+    assert many - few < 0.25 * all_frames * 39 * 4
+    assert len(FrameTargets.load(paths[-1].parent / "targets")) == 160
 
 
 def test_the_codebook_depends_on_the_seed_and_nothing_else(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, TargetsMeta, id_key, write_targets
 from speechssl.errors import TargetsError
 from speechssl.files import sha256
+from tests.memory import peaks
 
 META = TargetsMeta("c" * 64, "m" * 64, "mfcc", None, clusters=300, frame_rate=50)
 
@@ -95,16 +95,13 @@ def test_targets_are_mapped_and_not_read(path: Path, meta: TargetsMeta, labels: 
     assert len(targets) == len(labels)
 
 
-def test_memory_for_writing_does_not_hold_the_targets(path: Path) -> None:
-    def peak(cuts: int, frames: int) -> int:
-        tracemalloc.start()
-        write_targets(path, META, ((f"cut {i}", np.zeros(frames)) for i in range(cuts)))
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
+def write_zeros(path: Path, cuts: int, frames: int) -> None:
+    write_targets(path, META, ((f"cut {i}", np.zeros(frames)) for i in range(cuts)))
 
-    peak(1, 1)  # what is allocated once
-    assert peak(2000, 500) - peak(100, 500) < 2000 * 500 / 4, "a quarter of a byte a frame"
+
+def test_memory_for_writing_does_not_hold_the_targets(path: Path) -> None:
+    _, few, many = peaks(write_zeros, (path, 1, 1), (path, 100, 500), (path, 2000, 500))
+    assert many - few < 2000 * 500 / 4, "a quarter of a byte a frame"
 
 
 def test_every_misfit_is_refused(
