@@ -1,10 +1,11 @@
 """Self-attention over the frames of one recording (Vaswani et al., 2017, equation 1).
 
-B recordings, T frames, D model size, H heads, d = D / H.
+B recordings, T frames, D model size, H heads, d = D / H, N buckets of distances.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from speechssl.devices import to_device
 from speechssl.models.dropout import LEVELS, drop_signs, dropped_levels
 
 PLAIN_FRAMES = 512
@@ -19,9 +21,14 @@ PLAIN_FRAMES = 512
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; with ``causal`` no frame sees a later one. [B, T, D] -> same."""
+    """Multi-head self-attention; with ``causal`` no frame sees a later one. [B, T, D] -> same.
 
-    def __init__(self, dim: int, heads: int, dropout: float, causal: bool = False) -> None:
+    With ``gated`` it looks at how far frames are apart: see ``RelativeBias``.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, dropout: float, causal: bool = False, gated: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -30,17 +37,27 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
+        self.gate = BiasGate(dim, heads) if gated else None
 
     def forward(
-        self, inputs: Tensor, padding: Tensor | None, positions: Tensor | None = None
+        self,
+        inputs: Tensor,
+        padding: Tensor | None,
+        positions: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """inputs [B, T, D], padding [B, T] bool (True behind ends) or None -> [B, T, D].
 
         With ``positions`` [M] int64, frames of the flattened [B * T], only their outputs are
-        computed: [M, D].
+        computed: [M, D]. ``bias`` [H, T, T] is that of ``RelativeBias``, which ``gated`` needs.
         """
         dropout = self.dropout if self.training else 0.0
-        context = attention(self.project(inputs), self.heads, padding, dropout, self.causal)
+        projected = self.project(inputs)
+        if self.gate is None or bias is None:
+            context = attention(projected, self.heads, padding, dropout, self.causal)
+        else:
+            scores = self.gate(inputs) * bias  # [B, H, T, T]
+            context = biased_attention(projected, scores, padding, dropout, self.causal)
         return self.out(take_frames(context, positions))  # type: ignore[no-any-return]
 
     def project(self, inputs: Tensor) -> Tensor:
@@ -85,6 +102,84 @@ def attention(
         query, key, value, mask, dropout_probability, is_causal=causal
     )
     return context.transpose(1, 2).reshape(batch, frames, width // 3)
+
+
+def biased_attention(
+    projected: Tensor,
+    bias: Tensor,
+    padding: Tensor | None,
+    dropout_probability: float,
+    causal: bool = False,
+) -> Tensor:
+    """``attention`` with something added to the scaled products before the softmax.
+
+    bias [B, H, T, T], the others as for ``attention``. Returns [B, T, D].
+    """
+    batch, frames, width = projected.shape
+    heads = bias.size(1)
+    query, key, value = projected.view(batch, frames, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind()
+    bias = bias.to(query.dtype)
+    lowest = torch.finfo(bias.dtype).min / 2  # finite: a recording without frames gives no NaN
+    if causal:
+        bias = bias.masked_fill(bias.new_ones(frames, frames, dtype=torch.bool).triu(1), lowest)
+    elif padding is not None:
+        bias = bias.masked_fill(padding[:, None, None, :], lowest)
+    context = F.scaled_dot_product_attention(query, key, value, bias, dropout_probability)
+    return context.transpose(1, 2).reshape(batch, frames, width // 3)
+
+
+class RelativeBias(nn.Module):
+    """A learned number for each head and each distance between frames, shared by all layers.
+
+    Source: WavLM (Chen et al., 2022), section III-B: a bucket for each distance up to N / 4, then
+    buckets that grow with the logarithm of the distance up to ``furthest``; one half of the N
+    buckets for frames before, the other for frames after.
+    """
+
+    def __init__(self, buckets: int, furthest: int, heads: int) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.furthest = furthest
+        self.embedding = nn.Parameter(torch.empty(buckets, heads))
+        nn.init.normal_(self.embedding, std=0.02)
+
+    def forward(self, frames: int) -> Tensor:
+        """Number of frames T -> bias [H, T, T]: of each frame (first T) on each (second T)."""
+        distances = torch.arange(1 - frames, frames)  # [2 T - 1]
+        places = to_device(self.bucket(distances), self.embedding.device)
+        values = self.embedding.index_select(0, places).t()  # [H, 2 T - 1]
+        return values.unfold(1, frames, 1).flip(1)
+
+    def bucket(self, distances: Tensor) -> Tensor:
+        """distances int64, positive for frames after -> buckets of the same shape, 0 to N - 1."""
+        half = self.buckets // 2
+        exact = half // 2
+        away = distances.abs()
+        share = torch.log(away.float() / exact) / math.log(self.furthest / exact)
+        far = (exact + share * (half - exact)).clamp(0, half - 1).long()
+        return torch.where(away < exact, away, far) + half * (distances > 0)
+
+
+class BiasGate(nn.Module):
+    """How much a frame heeds ``RelativeBias``, in each head: 1 to 2 where the scale is 1.
+
+    Source: WavLM, equations 3 and 4 (a gated recurrent unit's gates). The eight outputs of the
+    linear map are summed by four, as in the published models.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.linear = nn.Linear(dim // heads, 8)
+        self.scale = nn.Parameter(torch.ones(heads))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """inputs [B, T, D] -> factors [B, H, T, 1]."""
+        parts = inputs.view(*inputs.shape[:2], self.heads, -1).transpose(1, 2)  # [B, H, T, d]
+        hidden: Tensor = self.linear(parts)  # [B, H, T, 8]
+        gates = hidden.view(*hidden.shape[:-1], 2, 4).sum(-1).sigmoid()  # [B, H, T, 2]
+        update, reset = gates[..., :1], gates[..., 1:]
+        return update * (reset * self.scale[:, None, None] - 1.0) + 2.0
 
 
 class _PlainAttention(torch.autograd.Function):

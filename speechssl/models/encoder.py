@@ -6,7 +6,6 @@ network. It does not know which objective trains it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
@@ -17,11 +16,15 @@ from torch import Tensor, nn
 
 from speechssl.config import require
 from speechssl.frames import num_frames
-from speechssl.models.attention import SelfAttention, take_frames
+from speechssl.models.attention import RelativeBias, SelfAttention, take_frames
+from speechssl.models.convolution import ConvolutionModule
 from speechssl.models.dropout import Dropout, dropout
 from speechssl.models.frontend import FrontendConfig, build_frontend
 from speechssl.models.padding import padding_mask, zero_padding
+from speechssl.models.position import PositionEmbedding, PositionStack
+from speechssl.models.squeeze import Squeeze
 from speechssl.models.strided import gelu_linear
+from speechssl.models.visible import gather_visible
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,24 @@ class EncoderConfig:
     """Layer norm after each residual sum (wav2vec 2.0 base) or before each block (large)."""
 
     position_kernel: int = 128
-    """Frames that the position embedding sees (128 are 2.6 s)."""
+    """Frames that each convolution of the position embedding sees (128 are 2.6 s)."""
     position_groups: int = 16
+    position_layers: int = 1
+    """Convolutions of the position embedding: one with weight normalisation (wav2vec 2.0), or
+    several with layer norm (data2vec: 5 of 19 frames)."""
+
+    relative_buckets: int = 0
+    """Distances between frames that attention tells apart (WavLM: 320); 0: none."""
+    relative_distance: int = 800
+    """Frames beyond which all distances are alike to attention."""
+
+    squeeze: int = 1
+    """Frames that the transformer sees as one: with 2 it works on 40 ms and costs half, while
+    everything outside of it still has a context every 20 ms (SEW, see ``Squeeze``)."""
+
+    convolution_kernel: int = 0
+    """Frames of the depthwise convolution in front of each layer's attention, which makes a
+    Conformer of the transformer (see ``ConvolutionModule``); 0 for none."""
 
     causal: bool = False
     """Whether the context of a frame depends on that frame and earlier ones alone, as predicting
@@ -60,18 +79,30 @@ class EncoderConfig:
     """Factor on the gradient that reaches the frontend (0.1 in wav2vec 2.0 base)."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "heads", "ffn_dim", "position_kernel", "position_groups"):
+        for name in _SIZES:
             require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         require(self.layers >= 0, "layers", "at least 0", self.layers)
+        require(self.squeeze >= 1, "squeeze", "at least 1", self.squeeze)
+        if self.causal:
+            require(self.squeeze == 1, "squeeze", "1 in a causal encoder", self.squeeze)
+        kernel, rule = self.convolution_kernel, "odd, or 0 for none"
+        require(kernel == 0 or kernel % 2 == 1, "convolution_kernel", rule, kernel)
         rule = f"a divisor of dim ({self.dim})"
         require(self.dim % self.heads == 0, "heads", rule, self.heads)
         require(self.dim % self.position_groups == 0, "position_groups", rule, self.position_groups)
+        buckets = self.relative_buckets
+        sound = buckets == 0 or (buckets >= 4 and buckets % 2 == 0)
+        require(sound, "relative_buckets", "0, or an even number from 4 on", buckets)
+        rule, furthest = f"above relative_buckets / 4 ({buckets // 4})", self.relative_distance
+        require(furthest > buckets // 4, "relative_distance", rule, furthest)
         for name in _PROBABILITIES:
             value = getattr(self, name)
             require(0.0 <= value < 1.0, name, "at least 0 and below 1", value)
         gradient = self.frontend_gradient
         require(0.0 <= gradient <= 1.0, "frontend_gradient", "from 0 to 1", gradient)
 
+
+_SIZES = ("dim", "heads", "ffn_dim", "position_kernel", "position_groups", "position_layers")
 
 _PROBABILITIES = (
     "dropout",
@@ -93,7 +124,13 @@ class Encoder(nn.Module):
         self.projection = nn.Linear(self.frontend.channels, config.dim)
         self.input_dropout = Dropout(config.input_dropout)
         self.mask_embedding = nn.Parameter(torch.empty(config.dim).uniform_())
-        self.position = PositionEmbedding(config)
+        self.squeeze = Squeeze(config.dim, config.squeeze) if config.squeeze > 1 else None
+        self.position = _position(config)
+        self.relative: RelativeBias | None = None
+        if config.relative_buckets > 0:
+            self.relative = RelativeBias(
+                config.relative_buckets, config.relative_distance, config.heads
+            )
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
@@ -154,6 +191,16 @@ class Encoder(nn.Module):
                 states.append(state)
         return (context, states) if layers else context
 
+    def contextualize_visible(self, inputs: Tensor, num_frames: Tensor, visible: Tensor) -> Tensor:
+        """``contextualize`` where the transformer is spared the frames that are not visible.
+
+        inputs [B, T, D] as ``apply_mask`` leaves them, num_frames [B], visible [B, T] bool on the
+        CPU -> the context of the visible frames, recording by recording: [N, D]. The others are
+        left out once the position embedding, which has seen the mask in their places, is added.
+        """
+        *_, context = self._states(inputs, num_frames, visible=visible)
+        return context
+
     def forward(
         self, waveforms: Tensor, lengths: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -181,66 +228,74 @@ class Encoder(nn.Module):
         raise AssertionError
 
     def _states(
-        self, inputs: Tensor, frames: Tensor, positions: Tensor | None = None
+        self,
+        inputs: Tensor,
+        frames: Tensor,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
     ) -> Iterable[Tensor]:
         """Yields the input of the first layer, then the output of each layer, [B, T, D] each;
-        the last one [M, D] with ``positions`` [M] (see ``contextualize``)."""
+        the last one [M, D] with ``positions`` [M] (see ``contextualize``); with ``visible`` as
+        ``contextualize_visible`` says."""
+        if self.squeeze is None:
+            yield from self._transform(inputs, frames, positions, visible)
+            return
+        length = inputs.size(1)
+        inputs = self.squeeze(zero_padding(inputs, padding_mask(frames, length, inputs.device)))
+        joined = None if visible is None else self.squeeze.join_visible(visible)
+        squeezed = self._transform(inputs, self.squeeze.count(frames), visible=joined)
+        for number, state in enumerate(squeezed):
+            if number < len(self.layers):
+                yield self.squeeze.repeat(state, length)
+            elif visible is None:
+                yield take_frames(self.squeeze.undo(state, length), positions)
+            else:
+                yield self.squeeze.undo_visible(state, visible)
+
+    def _transform(
+        self,
+        inputs: Tensor,
+        frames: Tensor,
+        positions: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Iterable[Tensor]:
+        """``_states`` of the frames that the transformer sees, each ``squeeze`` of the others."""
         padding = padding_mask(frames, inputs.size(1), inputs.device)
         inputs = zero_padding(inputs, padding)
-        hidden = inputs + self.position(inputs)
+        hidden = inputs + self.position(inputs, padding)
         if self.config.norm == "post":
             hidden = self.norm(hidden)
         hidden = self.dropout(hidden)
+        if visible is not None:
+            hidden, padding, positions = gather_visible(hidden, visible)
+        bias = None if self.relative is None else self.relative(hidden.size(1))  # [H, T, T]
         for number, layer in enumerate(self.layers, start=1):
             yield hidden
             wanted = positions if number == len(self.layers) else None
-            hidden = self._run(layer, hidden, padding, wanted)
+            hidden = self._run(layer, hidden, padding, wanted, bias)
         if not self.layers:
             hidden = take_frames(hidden, positions)
         yield self.norm(hidden) if self.config.norm == "pre" else hidden
 
     def _run(
-        self, layer: nn.Module, hidden: Tensor, padding: Tensor | None, positions: Tensor | None
+        self,
+        layer: nn.Module,
+        hidden: Tensor,
+        padding: Tensor | None,
+        positions: Tensor | None,
+        bias: Tensor | None,
     ) -> Tensor:
         """``layer``, or nothing if layer drop says so. [B, T, D] -> [B, T, D] or [M, D]."""
         if self.training and self.config.layer_drop > 0:
             drop = float(torch.rand((), device="cpu")) < self.config.layer_drop
             if drop and torch.is_grad_enabled():
-                hidden = _Skip.apply(hidden, *layer.parameters())  # type: ignore[no-untyped-call]
+                unused = list(layer.parameters())
+                if self.relative is not None:  # no layer may be left that uses it
+                    unused += self.relative.parameters()
+                hidden = _Skip.apply(hidden, *unused)  # type: ignore[no-untyped-call]
             if drop:
                 return take_frames(hidden, positions)
-        return layer(hidden, padding, positions)  # type: ignore[no-any-return]
-
-
-class PositionEmbedding(nn.Module):
-    """A grouped convolution over time whose output is added to its input.
-
-    Source: wav2vec 2.0, section 2: relative positions from a convolution, with weight
-    normalisation over the kernel: ``weight = scale * direction / |direction|`` for each of the
-    kernel's taps. Even kernels give one frame too many, which is cut off at the end. The kernel is
-    centred on its frame, or ends there if the encoder is causal.
-    """
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        kernel, dim = config.position_kernel, config.dim
-        self.groups = config.position_groups
-        self.causal = config.causal
-        self.direction = nn.Parameter(torch.empty(dim, dim // self.groups, kernel))
-        nn.init.normal_(self.direction, std=math.sqrt(4 * (1 - config.dropout) / (kernel * dim)))
-        self.scale = nn.Parameter(self.direction.detach().norm(dim=(0, 1), keepdim=True))
-        self.bias = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """inputs [B, T, D], zeros behind ends -> [B, T, D]."""
-        norm = self.direction.square().sum((0, 1), keepdim=True).sqrt()  # faster than .norm()
-        weight = self.direction * (self.scale / norm)  # [D, D / groups, kernel]
-        kernel, frames = weight.size(-1), inputs.size(1)
-        hidden, padding = inputs.transpose(1, 2), kernel // 2
-        if self.causal:
-            hidden, padding = F.pad(hidden, (kernel - 1, 0)), 0
-        hidden = F.conv1d(hidden, weight, self.bias, padding=padding, groups=self.groups)
-        return F.gelu(hidden[:, :, :frames]).transpose(1, 2)
+        return layer(hidden, padding, positions, bias)  # type: ignore[no-any-return]
 
 
 class TransformerLayer(nn.Module):
@@ -250,8 +305,16 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.pre_norm = config.norm == "pre"
         self.attention = SelfAttention(
-            config.dim, config.heads, config.attention_dropout, config.causal
+            config.dim,
+            config.heads,
+            config.attention_dropout,
+            config.causal,
+            gated=config.relative_buckets > 0,
         )
+        self.convolution = None
+        if config.convolution_kernel:
+            kernel = config.convolution_kernel
+            self.convolution = ConvolutionModule(config.dim, kernel, config.causal)
         self.attention_norm = nn.LayerNorm(config.dim)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = nn.LayerNorm(config.dim)
@@ -259,16 +322,23 @@ class TransformerLayer(nn.Module):
         _init_linears(self)
 
     def forward(
-        self, inputs: Tensor, padding: Tensor | None, positions: Tensor | None = None
+        self,
+        inputs: Tensor,
+        padding: Tensor | None,
+        positions: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """inputs [B, T, D], padding [B, T] bool or None -> [B, T, D]; with ``positions`` [M],
-        frames of the flattened [B * T] whose outputs are wanted, [M, D]."""
+        frames of the flattened [B * T] whose outputs are wanted, [M, D]. ``bias`` [H, T, T] is
+        the encoder's ``RelativeBias``."""
+        if self.convolution is not None:
+            inputs = inputs + self.dropout(self.convolution(inputs, padding))
         residual = take_frames(inputs, positions)
         if self.pre_norm:
-            attended = self.attention(self.attention_norm(inputs), padding, positions)
+            attended = self.attention(self.attention_norm(inputs), padding, positions, bias)
             hidden = residual + self.dropout(attended)
             return hidden + self.dropout(self.feed_forward(self.feed_forward_norm(hidden)))  # type: ignore[no-any-return]
-        attended = self.attention(inputs, padding, positions)
+        attended = self.attention(inputs, padding, positions, bias)
         hidden = self.attention_norm(residual + self.dropout(attended))
         return self.feed_forward_norm(hidden + self.dropout(self.feed_forward(hidden)))  # type: ignore[no-any-return]
 
@@ -288,6 +358,14 @@ class FeedForward(nn.Module):
             hidden = dropout(F.gelu(hidden), self.activation_dropout, training=True)
             return self.contract(hidden)  # type: ignore[no-any-return]
         return gelu_linear(hidden, self.contract.weight, self.contract.bias)
+
+
+def _position(config: EncoderConfig) -> PositionEmbedding | PositionStack:
+    """The position embedding that ``config.position_layers`` asks for."""
+    sizes = (config.dim, config.position_kernel, config.position_groups)
+    if config.position_layers == 1:
+        return PositionEmbedding(*sizes, dropout=config.dropout, causal=config.causal)
+    return PositionStack(*sizes, config.position_layers, config.causal)
 
 
 def _init_linears(module: nn.Module) -> None:

@@ -2,8 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchaudio.models.wav2vec2.wavlm_attention import WavLMSelfAttention
 
-from speechssl.models.attention import PLAIN_FRAMES, SelfAttention, attention
+from speechssl.models.attention import (
+    PLAIN_FRAMES,
+    RelativeBias,
+    SelfAttention,
+    attention,
+    biased_attention,
+)
 from speechssl.models.dropout import drop_signs
 
 HEADS, SIZE = 2, 8
@@ -114,3 +121,58 @@ def test_outputs_at_positions_are_those_of_all(frames: int) -> None:
     positions = torch.tensor([0, 3, frames - 1, frames, frames + 5])
     chosen = module(inputs, None, positions)
     torch.testing.assert_close(chosen, module(inputs, None).flatten(0, 1)[positions])
+
+
+def _relative() -> tuple[RelativeBias, torch.nn.Embedding]:
+    torch.manual_seed(0)
+    bias = RelativeBias(buckets=320, furthest=800, heads=HEADS)
+    torch.nn.init.normal_(bias.embedding)
+    return bias, torch.nn.Embedding.from_pretrained(bias.embedding.detach())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 81, 300, 1000])
+def test_relative_bias_is_that_of_wavlm(frames: int) -> None:
+    """Beside torchaudio's own computation."""
+    bias, embedding = _relative()
+    theirs = WavLMSelfAttention(
+        HEADS * SIZE, HEADS, has_relative_attention_bias=True, num_buckets=320, max_distance=800
+    )
+    theirs.rel_attn_embed = embedding
+    torch.testing.assert_close(bias(frames), theirs.compute_bias(frames, frames), rtol=0, atol=0)
+
+
+def test_near_distances_have_buckets_of_their_own() -> None:
+    bias, _ = _relative()
+    distances = torch.arange(-1000, 1001)
+    buckets = bias.bucket(distances)
+    assert set(buckets.tolist()) <= set(range(320))
+    near = buckets[distances.abs() < 80]
+    assert len(near.unique()) == len(near)
+    assert (buckets[distances > 0] >= 160).all()
+    assert (buckets[distances <= 0] < 160).all()
+    assert len(buckets[distances >= 800].unique()) == 1
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_biased_attention_is_a_softmax_of_sums(causal: bool) -> None:
+    projected = _projected(11, torch.float64)
+    bias = torch.randn(3, HEADS, 11, 11, dtype=torch.float64, requires_grad=True)
+    padding = torch.arange(11) >= torch.tensor([11, 6, 1])[:, None]
+    query, key, value = _parts(projected)
+    scores = query @ key.transpose(-1, -2) / SIZE**0.5 + bias
+    hidden = torch.ones(11, 11).triu(1).bool() if causal else padding[:, None, None, :]
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    expected = (weights @ value).transpose(1, 2).flatten(2)
+    actual = biased_attention(projected, bias, padding, 0.0, causal)
+    torch.testing.assert_close(actual, expected)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, [projected, bias], upstream),
+        torch.autograd.grad(expected, [projected, bias], upstream),
+    )
+
+
+def test_biased_attention_of_a_recording_without_frames_gives_numbers() -> None:
+    padding = torch.tensor([[False] * 5, [True] * 5, [False] * 5])
+    bias = torch.zeros(3, HEADS, 5, 5)
+    assert biased_attention(_projected(5, torch.float32), bias, padding, 0.0).isfinite().all()

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.attention import PLAIN_FRAMES
-from speechssl.models.encoder import Encoder, EncoderConfig, PositionEmbedding
+from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.frontend import FrontendConfig
+from speechssl.models.position import PositionEmbedding
 from tests.models.reference import copy_from_torchaudio, copy_from_transformers, randomize
 
 SMALL = EncoderConfig(
@@ -31,11 +32,42 @@ LAYOUTS = {
     "fbank_post_odd": dataclasses.replace(
         SMALL, frontend=FrontendConfig(kind="fbank"), position_kernel=15
     ),
+    "layer_stacked_post": dataclasses.replace(
+        SMALL,
+        frontend=FrontendConfig(channels=24, norm="layer"),
+        position_kernel=5,
+        position_layers=3,
+    ),
+    "group_relative_post": dataclasses.replace(SMALL, relative_buckets=24, relative_distance=40),
+    "fbank_stacked_relative_causal_pre": dataclasses.replace(
+        SMALL,
+        frontend=FrontendConfig(kind="fbank"),
+        norm="pre",
+        causal=True,
+        position_kernel=4,
+        position_layers=2,
+        relative_buckets=24,
+        relative_distance=40,
+    ),
     "layer_causal_pre": dataclasses.replace(
         SMALL,
         frontend=FrontendConfig(channels=24, norm="layer", bias=True),
         norm="pre",
         causal=True,
+    ),
+    "conformer_squeezed_pre": dataclasses.replace(
+        SMALL,
+        frontend=FrontendConfig(kind="fbank"),
+        norm="pre",
+        squeeze=2,
+        convolution_kernel=5,
+    ),
+    "conformer_causal_pre": dataclasses.replace(
+        SMALL,
+        frontend=FrontendConfig(channels=24, norm="layer", bias=True),
+        norm="pre",
+        causal=True,
+        convolution_kernel=5,
     ),
     "fbank_causal_post_odd": dataclasses.replace(
         SMALL, frontend=FrontendConfig(kind="fbank"), position_kernel=15, causal=True
@@ -204,7 +236,16 @@ def test_context_at_positions_is_that_of_all(layout: str, changes: dict[str, flo
 
 
 @pytest.mark.parametrize("frames", [40, PLAIN_FRAMES + 8])
-@pytest.mark.parametrize("layout", ["layer_causal_pre", "fbank_causal_post_odd", "layer_pre"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "layer_causal_pre",
+        "fbank_causal_post_odd",
+        "conformer_causal_pre",
+        "layer_pre",
+        "fbank_stacked_relative_causal_pre",
+    ],
+)
 def test_only_a_causal_context_ignores_later_frames(layout: str, frames: int) -> None:
     encoder = _encoder(layout)
     inputs = torch.randn(2, frames, 48, requires_grad=True)
@@ -254,6 +295,14 @@ def test_mask_hides_the_frame() -> None:
     torch.testing.assert_close(first, second)
 
 
+def test_the_relative_bias_gets_a_gradient_though_all_layers_are_dropped() -> None:
+    encoder = _encoder("group_relative_post", layer_drop=0.999).train()
+    encoder(torch.randn(1, 1000), torch.tensor([1000]))[0].sum().backward()
+    assert encoder.relative is not None
+    assert encoder.relative.embedding.grad is not None
+    assert not encoder.relative.embedding.grad.any()
+
+
 def test_dropped_layers_get_zero_gradients_and_all_get_dropped_alike() -> None:
     encoder = _encoder("fbank_pre", layer_drop=0.4, dropout=0.0, attention_dropout=0.0).train()
     waveforms, lengths = torch.randn(1, 1000), torch.tensor([1000])
@@ -286,8 +335,14 @@ def test_frontend_gradient_is_scaled() -> None:
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, but is 1.0"),
         ({"dim": 0}, "dim must be positive, but is 0"),
         ({"layers": -1}, "layers must be at least 0"),
+        ({"squeeze": 0}, "squeeze must be at least 1"),
+        ({"squeeze": 2, "causal": True}, "squeeze must be 1 in a causal encoder"),
+        ({"convolution_kernel": 4}, "convolution_kernel must be odd, or 0 for none"),
         ({"position_groups": 5}, "position_groups must be a divisor"),
         ({"frontend_gradient": 2.0}, "frontend_gradient must be from 0 to 1"),
+        ({"position_layers": 0}, "position_layers must be positive"),
+        ({"relative_buckets": 3}, "relative_buckets must be 0, or an even number from 4 on"),
+        ({"relative_buckets": 320, "relative_distance": 80}, "relative_distance must be above"),
     ],
 )
 def test_bad_values_name_the_field(changes: dict[str, float], message: str) -> None:
@@ -299,7 +354,7 @@ def test_bad_values_name_the_field(changes: dict[str, float], message: str) -> N
 @pytest.mark.parametrize("kernel", [15, 16, 128])
 def test_position_embedding_equals_a_weight_normed_convolution(kernel: int, frames: int) -> None:
     torch.manual_seed(0)
-    position = PositionEmbedding(dataclasses.replace(SMALL, position_kernel=kernel)).double()
+    position = PositionEmbedding(48, kernel, 4).double()
     randomize(position)
     plain = nn.Conv1d(48, 48, kernel, padding=kernel // 2, groups=4).double()
     plain = nn.utils.parametrizations.weight_norm(plain, dim=2)
@@ -326,8 +381,7 @@ def test_causal_position_embedding_is_the_convolution_that_ends_at_its_frame(
     kernel: int, frames: int
 ) -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(SMALL, position_kernel=kernel, causal=True)
-    position = PositionEmbedding(config).double()
+    position = PositionEmbedding(48, kernel, 4, causal=True).double()
     randomize(position)
     inputs = torch.randn(2, frames, 48, dtype=torch.float64)
     norm = position.direction.norm(dim=(0, 1), keepdim=True)
