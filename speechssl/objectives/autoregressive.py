@@ -27,8 +27,9 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     real_frames,
-    spread,
+    variety,
 )
 from speechssl.objectives.log_mels import LogMels
 
@@ -90,6 +91,6 @@ class Autoregressive(Objective):
             {
                 "loss_trivial": (trivial, count),
                 "loss_copy": (copied, count),
-                "context_variance": (spread(context) * count, count),
+                **mean_metrics(variety("context", context), count),
             },
         )

@@ -43,7 +43,8 @@ class Loss:
 
     metrics: dict[str, tuple[Tensor | float, float]] = field(default_factory=dict)
     """Name to (sum, count): the metric's mean is sum / count. A sum that depends on weights is a
-    detached scalar on the device, to be read when metrics are reported."""
+    detached scalar on the device, to be read when metrics are reported. ``Objective`` says which
+    names all objectives share."""
 
 
 class Objective(nn.Module):
@@ -51,6 +52,18 @@ class Objective(nn.Module):
 
     Subclasses set ``Config`` (a dataclass, checked when built) and ``needs_targets``, and write
     ``draw`` and ``loss``.
+
+    Every loss reports, under names that are the same for all objectives (``training/doctor.py``
+    watches them and knows no objective):
+
+    - ``loss_trivial``: what the loss would be for the best answer that ignores the audio: the
+      frequency of each target (``Unigram``), the mean of regressed targets, log(candidates) where
+      one of several is to be chosen; penalties and the like as they are. Same count as the loss.
+    - ``context_variance`` and ``context_rank`` (``variety``); where targets are computed vectors
+      ``target_variance`` and ``target_rank``.
+    - where there are classes, ``target_perplexity`` and ``prediction_perplexity``, the mean over
+      codebooks of how many entries a batch uses; where there is a right answer, ``accuracy``.
+    - ``teacher_decay`` where there is a teacher.
     """
 
     Config: ClassVar[type[Any]]
@@ -127,6 +140,14 @@ def frame_channels(config: EncoderConfig) -> int:
         return build_frontend(config.frontend).channels
 
 
+def transformer_of(config: EncoderConfig) -> Encoder:
+    """An encoder without what stands before its position embedding: for ``contextualize`` alone."""
+    body = Encoder(config)
+    for name in ("frontend", "feature_norm", "projection", "mask_embedding"):
+        delattr(body, name)
+    return body
+
+
 def encode(
     encoder: Encoder, batch: SpeechBatch, mask: Tensor, positions: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,6 +212,66 @@ def spread(vectors: Tensor) -> Tensor:
     directions = F.normalize(vectors.detach().float(), dim=-1)
     mean = directions.sum(dim=0) / max(1, len(vectors))
     return 1.0 - mean.square().sum() if len(vectors) else mean.sum()
+
+
+def effective_rank(vectors: Tensor) -> Tensor:
+    """In how many dimensions the directions of vectors [M, D] vary, from 0 to min(M - 1, D).
+
+    The participation ratio ``(trace C)^2 / trace(C^2)`` of their covariance C: n where n of its
+    eigenvalues are equal and the others 0. It needs no eigenvalues, for which a host would wait for
+    its device. A scalar without gradient; 0 where nothing varies.
+    """
+    with full_precision(vectors):
+        directions = F.normalize(vectors.detach().float(), dim=-1)
+        centred = directions - directions.sum(dim=0) / max(1, len(vectors))
+        wide = centred.shape[0] < centred.shape[1]  # [M, M] has the same traces as [D, D]
+        products = centred @ centred.T if wide else centred.T @ centred
+        trace = centred.square().sum()
+        rounding = 1e-9 * max(1, len(vectors))  # a trace below this is none
+        return trace.square() / products.square().sum().clamp(min=rounding**2)
+
+
+ENOUGH_VECTORS = 32
+"""The fewest vectors whose effective rank is reported."""
+
+
+def variety(name: str, vectors: Tensor) -> dict[str, Tensor]:
+    """How much vectors [M, D] differ, as means for ``mean_metrics``: ``<name>_variance`` (see
+    ``spread``) and ``<name>_rank`` (see ``effective_rank``), which is left out where it would say
+    more about M than about the vectors."""
+    variance = {f"{name}_variance": spread(vectors)}
+    if len(vectors) < ENOUGH_VECTORS:
+        return variance
+    return {**variance, f"{name}_rank": effective_rank(vectors)}
+
+
+class Unigram(nn.Module):
+    """A guess that ignores the audio: how often each target came in the batches before.
+
+    N codebooks of V entries (one for plain targets). A loss no better than this guess has learned
+    nothing else. The memory (``DECAY``) is a hundred batches long; it is not saved and, among
+    several processes, each has its own: it is a measure, and trains nothing.
+    """
+
+    DECAY = 0.99
+    counts: Tensor
+
+    def __init__(self, entries: int, codebooks: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.zeros(codebooks, entries), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes [N, M] (or [M] for one codebook) int64 -> cross-entropy of this guess with each
+        of the M, averaged over codebooks, [M] float32. In training mode it then counts them."""
+        codes = codes.view(len(self.counts), -1)
+        smooth = self.counts + 1.0  # what never came may still come
+        surprise = smooth.sum(dim=-1, keepdim=True).log() - smooth.log()  # [N, V]
+        costs = surprise.gather(1, codes).mean(dim=0)
+        if self.training:
+            ones = torch.ones_like(codes, dtype=self.counts.dtype)
+            self.counts.mul_(self.DECAY).scatter_add_(1, codes, ones)
+        return costs
 
 
 def perplexity(probabilities: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives.base import (
     Loss,
     Objective,
+    Unigram,
     encode,
     frame_counts,
     frame_positions,
@@ -32,7 +33,7 @@ from speechssl.objectives.base import (
     mean_metrics,
     perplexity,
     shares,
-    spread,
+    variety,
 )
 from speechssl.objectives.log_mels import LogMels
 from speechssl.objectives.masking import MaskConfig, span_mask
@@ -111,6 +112,7 @@ class BestRQ(Objective):
             self.log_mels.channels, config.codebooks, config.entries, config.codeword_size
         )
         self.classify = nn.Linear(encoder.dim, config.codebooks * config.entries)
+        self.unigram = Unigram(config.entries, config.codebooks)
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
         """``mask`` [B, T] bool on the CPU."""
@@ -132,7 +134,7 @@ class BestRQ(Objective):
         means = {
             "target_perplexity": perplexity(shares(targets.T, self.config.entries)).mean(),
             "prediction_perplexity": perplexity(shares(guesses.T, self.config.entries)).mean(),
-            "context_variance": spread(context),
+            **variety("context", context),
         }
         right = (guesses == targets).sum() / self.config.codebooks
         return Loss(
@@ -140,6 +142,7 @@ class BestRQ(Objective):
             count,
             {
                 "accuracy": (right, count),
+                "loss_trivial": (self.unigram(targets.T).sum(), count),
                 **mean_metrics(means, count),
             },
         )

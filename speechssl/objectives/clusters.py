@@ -1,6 +1,8 @@
 """HuBERT: predict the cluster of each masked frame (Hsu et al. 2021).
 
-Source: arXiv 2106.07447, equations 1 to 3, section II.
+Source: arXiv 2106.07447, equations 1 to 3, section II. With ``mixing`` it is WavLM's denoising
+(Chen et al. 2022, arXiv 2110.13900, section III): noise or another recording is mixed in, and the
+clusters to name are still those of the clean recording.
 
 B recordings, T frames, D model size, K clusters, M frames that count, Q size of the space in
 which context and clusters are compared.
@@ -22,6 +24,7 @@ from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives.base import (
     Loss,
     Objective,
+    Unigram,
     encode,
     feature_penalty,
     frame_counts,
@@ -31,9 +34,10 @@ from speechssl.objectives.base import (
     perplexity,
     real_frames,
     shares,
-    spread,
+    variety,
 )
 from speechssl.objectives.masking import MaskConfig, span_mask
+from speechssl.objectives.mixing import MixingConfig, draw_mixing, mix
 
 
 @dataclass
@@ -64,6 +68,9 @@ class ClustersConfig:
     penalty_weight: float = 10.0
     """Weight of the mean square of the frontend's output."""
 
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    """What is mixed into the recordings in training; by default nothing."""
+
     def __post_init__(self) -> None:
         for name in ("masked_weight", "unmasked_weight", "penalty_weight"):
             require(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
@@ -93,19 +100,24 @@ class Clusters(Objective):
         self.config = config
         self.project_context = nn.Linear(encoder.dim, config.projection_size)
         self.cluster_embeddings = nn.Parameter(torch.rand(num_clusters, config.projection_size))
+        self.unigram = Unigram(num_clusters)
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        """``mask`` [B, T] bool on the CPU."""
+        """``mask`` [B, T] bool on the CPU, and in training what is mixed in (``draw_mixing``)."""
         counts, width = frame_counts(batch)
-        return {"mask": span_mask(counts, self.config.mask, width=width)}
+        draws = {"mask": span_mask(counts, self.config.mask, width=width)}
+        if self.training and self.config.mixing.probability > 0:
+            draws |= draw_mixing(batch, self.config.mixing)
+        return draws
 
-    def loss(self, encoder: Encoder, batch: SpeechBatch, *, mask: Tensor) -> Loss:
+    def loss(self, encoder: Encoder, batch: SpeechBatch, *, mask: Tensor, **mixing: Tensor) -> Loss:
         """Cross-entropy of equation 3 summed over frames, weighted by equation 2.
 
-        mask [B, T] bool on the CPU. The count is the number of masked frames; where unmasked
-        frames have a weight, or masked ones another than 1, the sum of the weights. The feature
-        penalty is a mean over the batch times the count. Raises ``TargetsError`` where
-        ``batch.targets`` does not give one of the K clusters for each frame.
+        mask [B, T] bool on the CPU, and the draws of ``draw_mixing`` or none. The count is the
+        number of masked frames; where unmasked frames have a weight, or masked ones another than
+        1, the sum of the weights. The feature penalty is a mean over the batch times the count.
+        Raises ``TargetsError`` where ``batch.targets`` does not give one of the K clusters for each
+        frame.
         """
         targets = self.checked_targets(batch)
         counts, width = frame_counts(batch)
@@ -118,21 +130,29 @@ class Clusters(Objective):
 
         device = batch.waveforms.device
         targets = to_device(targets.flatten()[positions], device)  # [M]
-        frames, _, context = encode(encoder, batch, mask, to_device(positions, device))
+        heard = mix(batch, **mixing) if mixing else batch
+        frames, _, context = encode(encoder, heard, mask, to_device(positions, device))
         context = context.float()  # [M, D]
         with full_precision(context):
             logits = self.logits(context)  # [M, K]
             errors = F.cross_entropy(logits, targets, reduction="none")
             penalty = feature_penalty(encoder, frames, counts)
-        total = self.config.masked_weight * errors[:masked].sum()
-        if unmasked:
-            total = total + self.config.unmasked_weight * errors[masked:].sum()
-        total = total + count * self.config.penalty_weight * penalty
+        total = self.weigh(errors, masked) + count * self.config.penalty_weight * penalty
+        trivial = self.weigh(self.unigram(targets), masked)
+        trivial = trivial + count * self.config.penalty_weight * penalty.detach()
 
         metrics = self.metrics(logits[:masked], targets[:masked], context[:masked])
         metrics["loss_masked"] = (errors[:masked].detach().sum(), masked)
+        metrics["loss_trivial"] = (trivial, count)
         metrics["feature_penalty"] = (penalty.detach() * count, count)
         return Loss(total, count, metrics)
+
+    def weigh(self, errors: Tensor, masked: int) -> Tensor:
+        """Equation 2: the weighted sum of errors [M], of which the first ``masked`` are those of
+        masked frames."""
+        config = self.config
+        unmasked = config.unmasked_weight * errors[masked:].sum()
+        return config.masked_weight * errors[:masked].sum() + unmasked
 
     def logits(self, context: Tensor) -> Tensor:
         """Equation 3: context [M, D] -> cosine similarities with clusters / temperature [M, K]."""
@@ -153,7 +173,7 @@ class Clusters(Objective):
         means = {
             "target_perplexity": perplexity(shares(targets, clusters)),
             "prediction_perplexity": perplexity(shares(guesses, clusters)),
-            "context_variance": spread(context),
+            **variety("context", context),
         }
         return {
             "accuracy": ((guesses == targets).sum(), count),

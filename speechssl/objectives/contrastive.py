@@ -33,7 +33,7 @@ from speechssl.objectives.base import (
     mean_metrics,
     perplexity,
     shares,
-    spread,
+    variety,
 )
 from speechssl.objectives.masking import MaskConfig, span_mask
 
@@ -198,12 +198,16 @@ class Contrastive(Objective):
             "loss_diversity": diversity,
             "feature_penalty": penalty,
             "codebook_perplexity": codebook_perplexity(probabilities),
-            "target_variance": spread(targets),
-            "context_variance": spread(context),
+            "target_perplexity": codebook_perplexity(probabilities) / self.config.groups,
+            **variety("target", targets),
+            **variety("context", context),
             "temperature": self.quantizer.temperature,
         }
         metrics = mean_metrics(means, count)
+        # A guess has an even chance with each candidate; those with the true codes are none.
+        guess = logits.detach().isfinite().sum(dim=1).clamp(min=1).log().sum()
         metrics["loss_contrastive"] = (contrastive.detach(), count)
+        metrics["loss_trivial"] = (guess + (total - contrastive).detach(), count)
         metrics["accuracy"] = (singled_out(logits.detach()).sum(), count)
         return Loss(total, count, metrics)
 

@@ -2,9 +2,8 @@
 
 Source: arXiv 2202.03555 (2022), section 3: the teacher is a moving average of the student
 (3.2), the target of a frame the mean of its top layers' normalised outputs (3.3), the loss smooth
-L1 or the squared error (3.4). data2vec 2.0 (arXiv 2212.07525, "multi-mask training") has several
-masks of a recording share one pass of the teacher; its convolutional decoder and its student that
-skips masked frames are not here.
+L1 or the squared error (3.4). Several masks of a recording may share one pass of the teacher, as in
+data2vec 2.0, the rest of which is in ``efficient_distillation``.
 
 B recordings, T frames, D model size, R masks of a recording, M masked frames of the batch.
 """
@@ -32,6 +31,7 @@ from speechssl.objectives.base import (
     full_precision,
     mean_metrics,
     spread,
+    variety,
 )
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.objectives.teacher import (
@@ -83,7 +83,7 @@ class Distillation(Objective):
         self.config = config
         layers = upper_layers(encoder, config.top_layers)
         self.teacher = EncoderTeacher(encoder, config.teacher, layers)
-        self.predict = nn.Linear(encoder.dim, encoder.dim)
+        self.predict: nn.Module = nn.Linear(encoder.dim, encoder.dim)
 
     def before_update(self, encoder: Encoder, fraction: float) -> None:
         """Lets the teacher follow the encoder."""
@@ -105,22 +105,32 @@ class Distillation(Objective):
         counts, _ = frame_counts(batch)
         positions = frame_positions(mask)  # [M] in [B * R * T]
         originals = positions // (masks * width) * width + positions % width  # [M] in [B * T]
-        count = len(positions)
 
         frames = encoder.normalize(encoder.extract(batch.waveforms, batch.lengths))
         projected = encoder.projection(frames)  # [B, T, D]
         targets = take_frames(self.targets(batch, projected), to_device(originals, device))
 
+        mask, counts = mask.flatten(0, 1), counts.repeat_interleave(masks)
         inputs = encoder.input_dropout(projected)
         inputs = inputs[:, None].expand(-1, masks, -1, -1).flatten(0, 1)  # [B * R, T, D]
-        inputs = encoder.apply_mask(inputs, to_device(mask.flatten(0, 1), device))
-        context = encoder.contextualize(
-            inputs, counts.repeat_interleave(masks), positions=to_device(positions, device)
-        ).float()  # [M, D]
-        with full_precision(context):
-            predictions = self.predict(context)
+        inputs = encoder.apply_mask(inputs, to_device(mask, device))
+        predictions, context = self.student(encoder, inputs, mask, counts)
+        with full_precision(predictions):
             total = self.errors(predictions, targets).sum()
-        return Loss(total, count, self.metrics(predictions.detach(), targets, context.detach()))
+            metrics = self.metrics(predictions.detach(), targets, context.detach())
+        return Loss(total, len(positions), metrics)
+
+    def student(
+        self, encoder: Encoder, inputs: Tensor, mask: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the student predicts at masked frames, float32 [M, D], and its context there [M, D].
+
+        inputs [B * R, T, D], masked; mask [B * R, T] bool and counts [B * R] frames on the CPU.
+        """
+        positions = to_device(frame_positions(mask), inputs.device)
+        context = encoder.contextualize(inputs, counts, positions=positions).float()
+        with full_precision(context):
+            return self.predict(context), context
 
     @torch.no_grad()
     def targets(self, batch: SpeechBatch, projected: Tensor) -> Tensor:
@@ -152,17 +162,20 @@ class Distillation(Objective):
     ) -> dict[str, tuple[Tensor | float, float]]:
         """Sums and counts; all [M, D], without gradient.
 
-        ``relative_error`` is the squared error by that of predicting the batch's mean target: 1
-        means that nothing is learned.
+        ``relative_error`` is the squared error by that of predicting the batch's mean target, whose
+        loss is ``loss_trivial``: 1 means that nothing is learned.
         """
         count = len(targets)
-        mean = targets.sum(dim=0) / max(1, count)
+        mean = (targets.sum(dim=0) / max(1, count)).expand_as(targets)
         trivial = (targets - mean).square().sum()
         means: dict[str, Tensor | float] = {
             "relative_error": (predictions - targets).square().sum() / trivial.clamp(min=1e-6),
-            "target_variance": spread(targets),
             "prediction_variance": spread(predictions),
-            "context_variance": spread(context),
+            **variety("target", targets),
+            **variety("context", context),
             "teacher_decay": self.teacher.decay,
         }
-        return mean_metrics(means, count)
+        return {
+            "loss_trivial": (self.errors(mean, targets).sum(), count),
+            **mean_metrics(means, count),
+        }

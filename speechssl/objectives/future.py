@@ -10,6 +10,7 @@ B recordings, T frames, C frontend channels, D model size, F frames of the batch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +29,9 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     real_frames,
-    spread,
+    variety,
 )
 from speechssl.objectives.contrastive import singled_out
 
@@ -99,15 +101,13 @@ class Future(Objective):
             total = -logits.log_softmax(dim=-1)[:, 0].sum()
         count = len(logits)
         own = to_device(frame_positions(real), device)  # [F]
-        return Loss(
-            total,
-            count,
-            {
-                "accuracy": (singled_out(logits.detach()).sum(), count),
-                "target_variance": (spread(take_frames(targets, own)) * count, count),
-                "context_variance": (spread(take_frames(context, own)) * count, count),
-            },
-        )
+        means: dict[str, Tensor | float] = {
+            "loss_trivial": math.log(1 + self.config.distractors),
+            **variety("target", take_frames(targets, own)),
+            **variety("context", take_frames(context, own)),
+        }
+        right = singled_out(logits.detach()).sum()
+        return Loss(total, count, {"accuracy": (right, count), **mean_metrics(means, count)})
 
     def logits(
         self, step: int, context: Tensor, targets: Tensor, answers: Tensor, pairs: Tensor

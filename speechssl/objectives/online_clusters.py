@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechssl.config import require
@@ -25,14 +25,16 @@ from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives.base import (
     Loss,
     Objective,
+    Unigram,
     frame_counts,
     frame_positions,
     full_precision,
     mean_metrics,
     perplexity,
     shares,
-    spread,
+    variety,
 )
+from speechssl.objectives.codebooks import OnlineCodebooks
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.objectives.teacher import EncoderTeacher, TeacherConfig, upper_layers
 
@@ -86,6 +88,7 @@ class OnlineClusters(Objective):
         self.teacher = EncoderTeacher(encoder, config.teacher, layers)
         self.codebooks = OnlineCodebooks(layers, config.entries, encoder.dim)
         self.predict = nn.Linear(encoder.dim, layers * config.entries)
+        self.unigram = Unigram(config.entries, layers)
 
     def before_update(self, encoder: Encoder, fraction: float) -> None:
         """Moves the codewords to the frames of the last update and the teacher to the encoder.
@@ -149,70 +152,15 @@ class OnlineClusters(Objective):
         count, entries = len(context), logits.shape[-1]
         guesses = logits.argmax(dim=-1)  # [K, M]
         means: dict[str, Tensor | float] = {
-            "codebook_perplexity": perplexity(shares(codes, entries)).mean(),
+            "target_perplexity": perplexity(shares(codes, entries)).mean(),
             "prediction_perplexity": perplexity(shares(guesses, entries)).mean(),
-            "context_variance": spread(context),
+            **variety("context", context),
             "teacher_decay": self.teacher.decay,
         }
         right = (guesses == codes).sum() / len(codes)
-        return {"accuracy": (right, count), **mean_metrics(means, count)}
-
-
-class OnlineCodebooks(nn.Module):
-    """One codebook per layer, whose codewords are moving averages of the frames nearest to them.
-
-    A codeword is ``sums / counts``, where both are moving averages, over updates, of the sum and
-    the number of the frames that were nearest to it. A codeword that no frame was nearest to stays
-    as it is, as in the authors' code.
-    """
-
-    totals: Tensor
-    """[K, V, D + 1]: ``sums`` and, as the last value, ``counts``."""
-
-    collected: Tensor
-    """The same of the frames collected since the last ``absorb``, by all processes together."""
-
-    def __init__(self, layers: int, entries: int, dim: int) -> None:
-        """The first codewords are random, each channel with mean 0 and variance 1 over them, as
-        those of the frames."""
-        super().__init__()
-        words = torch.randn(layers, entries, dim)
-        words = (words - words.mean(dim=1, keepdim=True)) / words.std(dim=1, keepdim=True)
-        ones = torch.ones(layers, entries, 1)
-        self.register_buffer("totals", torch.cat([words, ones], dim=-1))
-        self.register_buffer("collected", torch.zeros(layers, entries, dim + 1))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """K codebooks, V codewords of each."""
-        return self.totals.shape[0], self.totals.shape[1]
-
-    def codewords(self) -> Tensor:
-        """[K, V, D]."""
-        return self.totals[..., :-1] / self.totals[..., -1:]
-
-    def nearest(self, frames: Tensor) -> Tensor:
-        """frames [K, M, D] -> the codeword at the smallest Euclidean distance, [K, M] int64."""
-        words = self.codewords()
-        lengths = words.square().sum(dim=-1)[:, None]  # [K, 1, V]
-        return (lengths - 2 * torch.bmm(frames, words.transpose(1, 2))).argmin(dim=-1)
-
-    def collect(self, frames: Tensor, codes: Tensor) -> None:
-        """Remembers frames [K, M, D] and their codewords [K, M] until the next ``absorb``.
-
-        The frames of all processes are added up at once, so that what is saved with the model is
-        the same on each of them.
-        """
-        choice = codes[:, None] == torch.arange(self.shape[1], device=codes.device)[:, None]
-        counted = F.pad(frames, (0, 1), value=1.0)  # [K, M, D + 1]
-        seen = torch.bmm(choice.to(frames.dtype), counted)  # [K, V, D + 1]
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(seen)
-        self.collected += seen
-
-    def absorb(self, decay: float) -> None:
-        """Moves the codewords towards the collected frames, unless ``decay`` is 1; forgets them."""
-        moved = torch.lerp(self.collected, self.totals, decay)
-        used = self.collected[..., -1:] > 0
-        self.totals.copy_(torch.where(used, moved, self.totals))
-        self.collected.zero_()
+        trivial = self.unigram(codes).sum()
+        return {
+            "accuracy": (right, count),
+            "loss_trivial": (trivial, count),
+            **mean_metrics(means, count),
+        }

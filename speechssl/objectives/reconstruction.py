@@ -28,8 +28,9 @@ from speechssl.objectives.base import (
     frame_counts,
     frame_positions,
     full_precision,
+    mean_metrics,
     real_frames,
-    spread,
+    variety,
 )
 from speechssl.objectives.log_mels import LogMels
 from speechssl.objectives.masking import MaskConfig, span_mask
@@ -129,6 +130,6 @@ class Reconstruction(Objective):
             count,
             {
                 "loss_trivial": (trivial, count),
-                "context_variance": (spread(context) * count, count),
+                **mean_metrics(variety("context", context), count),
             },
         )

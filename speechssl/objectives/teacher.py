@@ -30,7 +30,7 @@ from speechssl.data.batch import SpeechBatch
 from speechssl.devices import to_device
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.padding import padding_mask, zero_padding
-from speechssl.objectives.base import frame_counts, full_precision
+from speechssl.objectives.base import frame_counts, full_precision, transformer_of
 
 
 @dataclass
@@ -136,11 +136,8 @@ class EncoderTeacher(Teacher):
 
     def __init__(self, encoder: EncoderConfig, config: TeacherConfig, layers: int) -> None:
         """``layers`` is how many layers, counted from the top, ``layer_outputs`` looks at."""
-        body = Encoder(encoder)
         self.shares_frontend = config.part == "transformer"
-        if self.shares_frontend:
-            for name in ("frontend", "feature_norm", "projection", "mask_embedding"):
-                delattr(body, name)
+        body = transformer_of(encoder) if self.shares_frontend else Encoder(encoder)
         super().__init__(body)
         self.config = config
         self.decay = 0.0

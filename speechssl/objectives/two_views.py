@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from speechssl.config import require
@@ -39,23 +39,19 @@ from speechssl.objectives.base import (
     Loss,
     Objective,
     encode,
-    frame_counts,
     frame_positions,
     full_precision,
     mean_metrics,
-    real_frames,
     spread,
+    variety,
 )
-from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.objectives.teacher import Teacher
+from speechssl.objectives.views import Branch, ViewsConfig, draw_views, perceptron, two_views
 
 
 @dataclass
-class TwoViewsConfig:
-    """Settings of ``TwoViews``. Views and sizes are ours; the papers are about images."""
-
-    mask: MaskConfig = field(default_factory=MaskConfig)
-    """Of each view."""
+class TwoViewsConfig(ViewsConfig):
+    """Settings of ``TwoViews``. The sizes are ours; the papers are about images."""
 
     target: Literal["teacher", "stop_gradient"] = "teacher"
     """Who says what to predict: a moving average of encoder and projector (BYOL), or the student
@@ -66,12 +62,6 @@ class TwoViewsConfig:
     ``speechssl.objectives.teacher``). 1 / horizon falls to 0 like a half cosine, so that the
     teacher stands still at the end. BYOL's 0.996 is 250 of 312,000 updates."""
 
-    snr_db: tuple[float, float] = (5.0, 20.0)
-    """Range from which the signal-to-noise ratio of a view is drawn, in decibels."""
-
-    gain_db: float = 6.0
-    """A view's gain is drawn from so many decibels down to so many up."""
-
     hidden_size: int = 1024
     """Width of the hidden layer of projector and predictor."""
 
@@ -79,10 +69,8 @@ class TwoViewsConfig:
     """Size of the space in which views are compared (Q)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.horizon > 0, "horizon", "more than 0", self.horizon)
-        low, high = self.snr_db
-        require(low <= high, "snr_db", "a range from low to high", self.snr_db)
-        require(self.gain_db >= 0, "gain_db", "0 or more", self.gain_db)
         for name in ("hidden_size", "projection_size"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
 
@@ -103,32 +91,18 @@ class TwoViews(Objective):
         self.decay = 0.0
         """The teacher's decay in the last update; 0 where the student is its own teacher."""
         if config.target == "teacher":
-            twin = _Branch(Encoder(encoder), copy.deepcopy(self.project))
+            twin = Branch(Encoder(encoder), copy.deepcopy(self.project))
             self.teacher = Teacher(twin)
 
     def before_update(self, encoder: Encoder, fraction: float) -> None:
         """Lets the teacher, where there is one, follow encoder and projector."""
         if self.config.target == "teacher" and self.teacher.elapsed(fraction) > 0.0:
             rate = (1 + math.cos(math.pi * fraction)) / 2 / self.config.horizon
-            self.decay = self.teacher.follow(_Branch(encoder, self.project), fraction, rate)
+            self.decay = self.teacher.follow(Branch(encoder, self.project), fraction, rate)
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:
-        """``mask`` [B, 2, T] bool, ``gain`` [B, 2] and ``noise`` [B, 2, S], zeros behind ends, for
-        a recording of mean square 1; all on the CPU."""
-        counts, width = frame_counts(batch)
-        mask = span_mask(counts.repeat_interleave(2), self.config.mask, width=width)
-        low, high = self.config.snr_db
-        ratio, gain = torch.rand(2, len(counts), 2).unbind()
-        level = _amplitude(-(low + (high - low) * ratio))  # [B, 2]
-        real = real_frames(batch.lengths, batch.waveforms.shape[1])  # [B, S]
-        real = real[:, None].expand(-1, 2, -1)
-        noise = torch.zeros(real.shape)
-        noise[real] = torch.randn(int(real.sum()))
-        return {
-            "mask": mask.view(-1, 2, width),
-            "gain": _amplitude(self.config.gain_db * (2 * gain - 1)),
-            "noise": noise * level[:, :, None],
-        }
+        """``mask`` [B, 2, T], ``gain`` [B, 2] and ``noise`` [B, 2, S]: see ``draw_views``."""
+        return draw_views(batch, self.config)
 
     def loss(
         self, encoder: Encoder, batch: SpeechBatch, *, mask: Tensor, gain: Tensor, noise: Tensor
@@ -160,12 +134,15 @@ class TwoViews(Objective):
             predictions = self.predict(self.project(context))  # [M, Q]
             total = (2 - 2 * F.cosine_similarity(predictions, targets, dim=-1)).sum()
         means: dict[str, Tensor | float] = {
-            "target_variance": spread(targets),
             "prediction_variance": spread(predictions),
-            "context_variance": spread(context),
-            "teacher_decay": self.decay,
+            **variety("target", targets),
+            **variety("context", context),
         }
-        return Loss(total, count, mean_metrics(means, count))
+        if self.config.target == "teacher":
+            means["teacher_decay"] = self.decay
+        # The best constant prediction points where the sum of the targets' directions does.
+        trivial = 2 * (count - F.normalize(targets, dim=-1).sum(dim=0).norm())
+        return Loss(total, count, {"loss_trivial": (trivial, count), **mean_metrics(means, count)})
 
     @torch.no_grad()
     def teacher_projections(self, views: SpeechBatch, masks: Tensor, positions: Tensor) -> Tensor:
@@ -174,33 +151,11 @@ class TwoViews(Objective):
         masks [2 B, T] bool on the CPU.
         """
         branch = self.teacher.model
-        assert isinstance(branch, _Branch)
+        assert isinstance(branch, Branch)
         context = encode(branch.encoder, views, masks, positions)[2].float()
         with full_precision(context):
             projections: Tensor = branch.project(context)
         return projections
-
-
-class _Branch(nn.Module):
-    """What the teacher has of the student."""
-
-    def __init__(self, encoder: Encoder, project: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.project = project
-
-
-def two_views(batch: SpeechBatch, gain: Tensor, noise: Tensor) -> SpeechBatch:
-    """Both views of each recording, as 2 B recordings: ``gain * (recording + its level * noise)``.
-
-    gain [B, 2], noise [B, 2, S] on the CPU. The level is the root mean square.
-    """
-    device = batch.waveforms.device
-    gain, noise = to_device(gain, device), to_device(noise, device)
-    samples = to_device(batch.lengths.clamp(min=1).float(), device)
-    level = (batch.waveforms.square().sum(dim=1) / samples).sqrt()  # [B]
-    views = gain[:, :, None] * (batch.waveforms[:, None] + level[:, None, None] * noise)
-    return SpeechBatch(waveforms=views.flatten(0, 1), lengths=batch.lengths.repeat_interleave(2))
 
 
 def normalize_within(values: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -217,17 +172,3 @@ def normalize_within(values: Tensor, row: Tensor, rows: int) -> Tensor:
 
     centred = values.detach() - mean(values.detach())
     return centred * torch.rsqrt(mean(centred.square()) + 1e-5)
-
-
-def perceptron(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
-    """Linear, layer norm, ReLU, linear: BYOL's projector and predictor (section 3.3)."""
-    return nn.Sequential(
-        nn.Linear(size_in, hidden),
-        nn.LayerNorm(hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, size_out),
-    )
-
-
-def _amplitude(decibels: Tensor) -> Tensor:
-    return 10 ** (decibels / 20)

@@ -25,14 +25,14 @@ from speechssl.models.encoder import Encoder
 from speechssl.objectives import objective_names
 from speechssl.objectives.base import Loss
 from speechssl.training.finetuning import FinetuneModel
-from speechssl.training.metrics import MetricSums, loss_metrics
+from speechssl.training.metrics import MetricSums, loss_metrics, silent_recordings
 from speechssl.training.pretraining import PretrainModel
 from speechssl.training.recipe import FinetuneConfig
-from tests.contracts.toys import FRONTENDS, toy_batch, toy_encoder, toy_objective
+from tests.contracts.toys import FRONTENDS, VARIANTS, toy_batch, toy_encoder, toy_objective
 
 META = torch.device("meta")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-every_objective = pytest.mark.parametrize("kind", objective_names())
+every_objective = pytest.mark.parametrize("kind", [*objective_names(), *VARIANTS])
 every_frontend = pytest.mark.parametrize("frontend", FRONTENDS)
 
 
@@ -106,7 +106,7 @@ def step(model: nn.Module, batch: SpeechBatch, device: torch.device) -> Loss:
     batch.to(device)
     model.set_progress(0.1)  # type: ignore[operator]
     loss: Loss = model(batch)
-    MetricSums().update(loss_metrics(loss))
+    MetricSums().update({**loss_metrics(loss), "silence_share": silent_recordings(batch)})
     loss.sum.backward()
     return loss
 

@@ -7,36 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from speechssl.data.batch import SpeechBatch, collate
 from speechssl.errors import ConfigError
 from speechssl.frames import min_samples, num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FbankFrontend, FrontendConfig
+from speechssl.models.frontend import FbankFrontend
 from speechssl.objectives import build_objective
 from speechssl.objectives.autoregressive import Autoregressive, AutoregressiveConfig
+from tests.objectives.small import FBANK, WAVEFORM, batch_of
 
-SMALL = EncoderConfig(
-    FrontendConfig(kind="fbank", mel_bins=20),
-    dim=32,
-    layers=1,
-    heads=2,
-    ffn_dim=64,
-    norm="pre",
-    position_kernel=8,
-    position_groups=4,
-    causal=True,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
-WAVEFORM = replace(SMALL, frontend=FrontendConfig(channels=24, mel_bins=20))
+CAUSAL = replace(FBANK, causal=True)
+CAUSAL_WAVEFORM = replace(WAVEFORM, causal=True)
 
 
-def batch_of(*samples: int) -> SpeechBatch:
-    torch.manual_seed(2)
-    return collate([torch.randn(count) for count in samples])
-
-
-@pytest.mark.parametrize("layout", [SMALL, WAVEFORM], ids=["fbank", "waveform"])
+@pytest.mark.parametrize("layout", [CAUSAL, CAUSAL_WAVEFORM], ids=["fbank", "waveform"])
 @pytest.mark.parametrize("steps", [1, 4])
 @torch.no_grad()
 def test_the_loss_is_the_absolute_error_so_many_frames_later(
@@ -48,7 +31,7 @@ def test_the_loss_is_the_absolute_error_so_many_frames_later(
     loss = objective.loss(encoder, batch)
 
     context, counts = encoder(batch.waveforms, batch.lengths)
-    mels = FbankFrontend(SMALL.frontend)(batch.waveforms, batch.lengths)
+    mels = FbankFrontend(FBANK.frontend)(batch.waveforms, batch.lengths)
     total, trivial, copied, terms = 0.0, 0.0, 0.0, 0
     for row, count in enumerate(counts.tolist()):
         for frame in range(count - steps):
@@ -66,7 +49,7 @@ def test_the_loss_is_the_absolute_error_so_many_frames_later(
 @pytest.mark.parametrize("kind", ["autoregressive", "future"])
 def test_an_encoder_that_sees_the_future_is_refused(kind: str) -> None:
     with pytest.raises(ConfigError, match=f"objective {kind} .* set model.causal: true"):
-        build_objective({"kind": kind}, replace(SMALL, causal=False))
+        build_objective({"kind": kind}, FBANK)
 
 
 def test_a_value_out_of_range_is_named() -> None:

@@ -6,32 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from speechssl.data.batch import SpeechBatch, collate
 from speechssl.errors import ConfigError
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FbankFrontend, FrontendConfig
+from speechssl.models.frontend import FbankFrontend
 from speechssl.objectives.best_rq import BestRQ, BestRQConfig, RandomProjectionQuantizer
 from speechssl.objectives.masking import MaskConfig
+from tests.objectives.small import FBANK, WAVEFORM, batch_of
 
-SMALL = EncoderConfig(
-    FrontendConfig(kind="fbank", mel_bins=20),
-    dim=32,
-    layers=1,
-    heads=2,
-    ffn_dim=64,
-    norm="pre",
-    position_kernel=8,
-    position_groups=4,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
-WAVEFORM = EncoderConfig(**{**vars(SMALL), "frontend": FrontendConfig(channels=24, mel_bins=20)})
 FEW_CODES = BestRQConfig(codebooks=3, entries=12, codeword_size=5)
-
-
-def batch_of(*samples: int) -> SpeechBatch:
-    torch.manual_seed(2)
-    return collate([torch.randn(count) for count in samples])
 
 
 def slow_code(frame: Tensor, projection: Tensor, codebook: Tensor) -> int:
@@ -67,7 +49,7 @@ def test_projections_and_codebooks_are_saved_and_never_trained() -> None:
     torch.testing.assert_close(quantizer.codebooks.norm(dim=-1), torch.ones(2, 50))
 
 
-@pytest.mark.parametrize("config", [SMALL, WAVEFORM], ids=["fbank", "waveform"])
+@pytest.mark.parametrize("config", [FBANK, WAVEFORM], ids=["fbank", "waveform"])
 @torch.no_grad()
 def test_the_loss_is_the_mean_cross_entropy_of_masked_frames(config: EncoderConfig) -> None:
     torch.manual_seed(0)
@@ -77,7 +59,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_masked_frames(config: EncoderConf
     loss = objective.loss(encoder, batch, mask=mask)
 
     context, _ = encoder(batch.waveforms, batch.lengths, mask)
-    mels = FbankFrontend(SMALL.frontend)(batch.waveforms, batch.lengths)
+    mels = FbankFrontend(FBANK.frontend)(batch.waveforms, batch.lengths)
     total, right = 0.0, 0.0
     for row, frame in mask.nonzero().tolist():
         scores = objective.classify(context[row, frame]).view(3, 12)

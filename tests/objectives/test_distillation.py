@@ -14,31 +14,16 @@ from speechssl.data.batch import SpeechBatch, collate
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FrontendConfig
 from speechssl.objectives.distillation import Distillation, DistillationConfig
 from speechssl.objectives.masking import MaskConfig
 from tests.models.reference import randomize
+from tests.objectives.gradients import assert_same_gradients
 from tests.objectives.slow_teacher import feed_forward_outputs, normed_over_time
+from tests.objectives.small import WAVEFORM, batch_of
 
-PRE = EncoderConfig(
-    FrontendConfig(channels=16),
-    dim=32,
-    layers=3,
-    heads=2,
-    ffn_dim=48,
-    norm="pre",
-    position_kernel=8,
-    position_groups=2,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
+PRE = replace(WAVEFORM, layers=3)
 POST = replace(PRE, norm="post")
 CONFIG = DistillationConfig(MaskConfig(span=5), masks=3, top_layers=2)
-
-
-def batch_of(*samples: int) -> SpeechBatch:
-    torch.manual_seed(2)
-    return collate([torch.randn(count) for count in samples])
 
 
 def models(
@@ -115,11 +100,7 @@ def test_equals_the_slow_loss_gradients_too(
     expected = torch.stack(errors).sum()
     torch.testing.assert_close(loss.sum, expected, rtol=1e-4, atol=1e-3)
 
-    parameters = [*encoder.parameters(), *objective.parameters()]
-    ours = torch.autograd.grad(loss.sum, parameters)
-    theirs = torch.autograd.grad(expected, parameters)
-    for one, other in zip(ours, theirs, strict=True):
-        assert float((one - other).norm()) < 1e-3 * float(other.norm()) + 1e-3
+    assert_same_gradients(loss.sum, expected, encoder, objective)
 
 
 def test_all_masks_of_a_recording_share_one_pass_of_the_teacher() -> None:

@@ -7,44 +7,28 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
-from speechssl.data.batch import SpeechBatch, collate
+from speechssl.data.batch import collate
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FrontendConfig
 from speechssl.objectives.masking import MaskConfig
 from speechssl.objectives.online_clusters import (
     OnlineClusters,
     OnlineClustersConfig,
     OnlineClustersMaskConfig,
-    OnlineCodebooks,
 )
 from tests.models.reference import randomize
+from tests.objectives.gradients import assert_same_gradients
 from tests.objectives.slow_teacher import feed_forward_outputs, normed_over_time
+from tests.objectives.small import FBANK, batch_of
+from tests.objectives.test_codebooks import nearest
 
-PRE = EncoderConfig(
-    FrontendConfig(kind="fbank", mel_bins=20),
-    dim=32,
-    layers=3,
-    heads=2,
-    ffn_dim=48,
-    norm="pre",
-    position_kernel=8,
-    position_groups=2,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
+PRE = replace(FBANK, layers=3)
 POST = replace(PRE, norm="post")
 CONFIG = OnlineClustersConfig(
     OnlineClustersMaskConfig(span=5), top_layers=2, entries=7, codebook_horizon=0.05
 )
-
-
-def batch_of(*samples: int, seed: int = 2) -> SpeechBatch:
-    torch.manual_seed(seed)
-    return collate([torch.randn(count) for count in samples])
 
 
 def models(layout: EncoderConfig = PRE) -> tuple[Encoder, OnlineClusters]:
@@ -53,11 +37,6 @@ def models(layout: EncoderConfig = PRE) -> tuple[Encoder, OnlineClusters]:
     randomize(encoder, seed=1)
     objective.before_update(encoder, 0.0)
     return encoder, objective
-
-
-def nearest(words: Tensor, frame: Tensor) -> int:
-    """words [V, D], frame [D] -> the index of the nearest word."""
-    return min(range(len(words)), key=lambda entry: float((words[entry] - frame).norm()))
 
 
 @pytest.mark.parametrize("layout", [PRE, POST], ids=["pre", "post"])
@@ -88,64 +67,7 @@ def test_equals_the_slow_loss_gradients_too(layout: EncoderConfig) -> None:
     torch.testing.assert_close(loss.sum, expected, rtol=1e-4, atol=1e-3)
     assert float(loss.metrics["accuracy"][0]) == right / 2
 
-    parameters = [*encoder.parameters(), *objective.parameters()]
-    ours = torch.autograd.grad(loss.sum, parameters)
-    theirs = torch.autograd.grad(expected, parameters)
-    for one, other in zip(ours, theirs, strict=True):
-        assert float((one - other).norm()) < 1e-3 * float(other.norm()) + 1e-3
-
-
-def test_codewords_are_moving_averages_of_sums_and_counts() -> None:
-    """Over three updates of two batches each, one frame at a time."""
-    torch.manual_seed(0)
-    books = OnlineCodebooks(layers=2, entries=5, dim=3)
-    sums = books.codewords().clone()  # each codeword begins as the average of one frame: itself
-    counts = torch.ones(2, 5)
-    for decay in (0.9, 0.5, 0.0):
-        seen_sums, seen_counts = torch.zeros(2, 5, 3), torch.zeros(2, 5)
-        for _ in range(2):
-            frames = torch.randn(2, 6, 3)
-            codes = books.nearest(frames)
-            books.collect(frames, codes)
-            for book in range(2):
-                for frame in range(6):
-                    code = nearest(sums[book] / counts[book][:, None], frames[book, frame])
-                    assert int(codes[book, frame]) == code
-                    seen_sums[book, code] += frames[book, frame]
-                    seen_counts[book, code] += 1
-        books.absorb(decay)
-        for book in range(2):
-            for code in range(5):
-                if seen_counts[book, code] > 0:
-                    new = seen_sums[book, code], seen_counts[book, code]
-                    sums[book, code] = decay * sums[book, code] + (1 - decay) * new[0]
-                    counts[book, code] = decay * counts[book, code] + (1 - decay) * new[1]
-        torch.testing.assert_close(books.codewords(), sums / counts[:, :, None])
-
-
-def test_codewords_that_nobody_is_near_stay() -> None:
-    torch.manual_seed(0)
-    books = OnlineCodebooks(layers=1, entries=4, dim=3)
-    before = books.codewords().clone()
-    frames = before[:, :1] + 0.1
-    books.collect(frames, torch.zeros(1, 1, dtype=torch.long))
-    books.absorb(0.0)
-    torch.testing.assert_close(books.codewords()[:, 0], frames[:, 0])
-    assert torch.equal(books.codewords()[:, 1:], before[:, 1:])
-
-
-def test_codewords_find_clusters() -> None:
-    """Six clusters far apart: each frame ends next to a codeword."""
-    torch.manual_seed(0)
-    books, centres = OnlineCodebooks(layers=1, entries=24, dim=8), torch.randn(1, 6, 8)
-    for _ in range(40):
-        frames = centres.repeat(1, 20, 1) + 0.05 * torch.randn(1, 120, 8)
-        books.collect(frames, books.nearest(frames))
-        books.absorb(0.7)
-    codes = books.nearest(centres)
-    assert len(codes.unique()) == 6
-    found = books.codewords()[0, codes[0]]
-    assert float((found - centres[0]).norm(dim=-1).max()) < 0.15
+    assert_same_gradients(loss.sum, expected, encoder, objective)
 
 
 def test_codebooks_change_between_updates_only_and_not_in_evaluation() -> None:

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
-from speechssl.data.batch import SpeechBatch, collate
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FbankFrontend, FrontendConfig
+from speechssl.models.frontend import FbankFrontend
 from speechssl.objectives.reconstruction import Reconstruction, ReconstructionConfig
+from tests.objectives.small import FBANK, WAVEFORM, batch_of
 
-SMALL = EncoderConfig(
-    FrontendConfig(kind="fbank", mel_bins=20),
-    dim=32,
-    layers=1,
-    heads=2,
-    ffn_dim=64,
-    norm="pre",
-    position_kernel=8,
-    position_groups=4,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
-WAVEFORM = replace(SMALL, frontend=FrontendConfig(channels=24, mel_bins=20))
 BANDS = ReconstructionConfig(channel_mask=0.4)
-
-
-def batch_of(*samples: int) -> SpeechBatch:
-    torch.manual_seed(2)
-    return collate([torch.randn(count) for count in samples])
 
 
 def slow_errors(
@@ -52,7 +32,7 @@ def slow_errors(
 
 @pytest.mark.parametrize(
     ("layout", "config"),
-    [(SMALL, ReconstructionConfig()), (WAVEFORM, ReconstructionConfig()), (SMALL, BANDS)],
+    [(FBANK, ReconstructionConfig()), (WAVEFORM, ReconstructionConfig()), (FBANK, BANDS)],
     ids=["fbank", "waveform", "bands"],
 )
 @torch.no_grad()
@@ -73,7 +53,7 @@ def test_the_loss_is_the_absolute_error_of_altered_values(
     inputs = encoder.apply_mask(encoder.project(encoder.normalize(frames)), mask)
     counts = num_frames(batch.lengths)
     predictions = objective.predict(encoder.contextualize(inputs, counts))
-    mels = FbankFrontend(SMALL.frontend)(batch.waveforms, batch.lengths)
+    mels = FbankFrontend(FBANK.frontend)(batch.waveforms, batch.lengths)
     errors = slow_errors(mels, predictions, mask, hidden, counts.tolist())
     assert loss.count == len(errors) / 40
     assert float(loss.sum) == pytest.approx(sum(errors) / 40, rel=1e-4)
@@ -83,7 +63,7 @@ def test_the_loss_is_the_absolute_error_of_altered_values(
 
 def test_hidden_bands_are_neighbours_of_every_width_and_place() -> None:
     torch.manual_seed(0)
-    objective = Reconstruction(BANDS, SMALL)
+    objective = Reconstruction(BANDS, FBANK)
     hidden = objective.draw(batch_of(*[400] * 3000))["hidden"]
     assert torch.equal(hidden[:, :20], hidden[:, 20:])  # both halves of a frame alike
     band = hidden[:, :20]
@@ -96,7 +76,7 @@ def test_hidden_bands_are_neighbours_of_every_width_and_place() -> None:
 
 
 def test_nothing_is_hidden_unless_asked() -> None:
-    assert not Reconstruction(ReconstructionConfig(), SMALL).draw(batch_of(9000))["hidden"].any()
+    assert not Reconstruction(ReconstructionConfig(), FBANK).draw(batch_of(9000))["hidden"].any()
 
 
 def test_bands_need_filter_banks() -> None:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechssl.data.batch import SpeechBatch, collate
+from speechssl.data.batch import collate
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FrontendConfig
 from speechssl.objectives.teacher import (
     EncoderTeacher,
     Teacher,
@@ -24,18 +23,9 @@ from speechssl.objectives.teacher import (
 )
 from tests.models.reference import randomize
 from tests.objectives.slow_teacher import feed_forward_outputs
+from tests.objectives.small import FBANK, batch_of
 
-PRE = EncoderConfig(
-    FrontendConfig(kind="fbank", mel_bins=20),
-    dim=32,
-    layers=3,
-    heads=2,
-    ffn_dim=48,
-    norm="pre",
-    position_kernel=8,
-    position_groups=2,
-    dropout=0.3,
-)
+PRE = replace(FBANK, layers=3, dropout=0.3)
 POST = replace(PRE, norm="post")
 both_layouts = pytest.mark.parametrize("layout", [PRE, POST], ids=["pre", "post"])
 
@@ -52,11 +42,6 @@ def linear(value: float) -> nn.Linear:
 def weight(teacher: Teacher) -> float:
     assert isinstance(teacher.model.weight, Tensor)
     return float(teacher.model.weight[0, 0])
-
-
-def batch_of(*samples: int) -> SpeechBatch:
-    torch.manual_seed(2)
-    return collate([torch.randn(count) for count in samples])
 
 
 def test_the_average_is_the_recursion_of_the_paper() -> None:
