@@ -39,6 +39,10 @@ class RunFolderError(SpeechSSLError):
     """An output folder belongs to another run, or a run has no checkpoint."""
 
 
+class CollapseError(SpeechSSLError):
+    """A run has failed in a way that further updates do not mend (``--on-collapse stop``)."""
+
+
 class MissingExtraError(SpeechSSLError):
     """An optional dependency is needed and not installed; the message names the extra."""
 
@@ -46,3 +50,7 @@ class MissingExtraError(SpeechSSLError):
 class CheckpointError(SpeechSSLError):
     """Another project's checkpoint is missing, damaged, of a kind that has no counterpart here, or
     does not give the same outputs after conversion."""
+
+
+class LanguageModelError(SpeechSSLError):
+    """A language model or lexicon is missing, malformed, or does not fit the model's tokens."""

@@ -26,7 +26,7 @@ from speechssl.data.corpus import (
     hold_out,
     write_corpus,
 )
-from speechssl.data.text import normalize_text
+from speechssl.data.normalization import normalize_text
 from speechssl.errors import ManifestError
 
 ARCHIVE = "https://github.com/cmusphinx/an4/archive/refs/heads/master.tar.gz"

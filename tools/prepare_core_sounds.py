@@ -35,7 +35,7 @@ from speechssl.data.corpus import (
     split_by_key,
     write_corpus,
 )
-from speechssl.data.text import normalize_text
+from speechssl.data.normalization import normalize_text
 from speechssl.errors import ManifestError
 
 VOICES = {

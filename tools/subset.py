@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Takes a few minutes of transcribed training data out of a prepared corpus.
+"""Takes the transcribed training data, or a few minutes of it, out of a prepared corpus.
 
-The subset is random but fixed by the seed, and shares its minutes evenly among the speakers. Dev
-and test are copied unchanged.
+A few minutes are random but fixed by the seed, and shared evenly among the speakers. Dev and test
+keep all that is transcribed.
 """
 
 from __future__ import annotations
@@ -26,28 +26,36 @@ from speechssl.files import sha256
     cls=OneLineErrors,
     epilog="Example: python tools/subset.py data/an4 data/an4_10min --minutes 10 --seed 0",
     help="Writes a corpus OUT with about that many minutes of the transcribed train split of "
-    "DATA_DIR and the same dev and test splits.",
+    "DATA_DIR, or with all that is transcribed, and the same dev and test splits.",
 )
 @click.argument("data_dir", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), required=True)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Without it: all transcribed."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace another corpus in OUT.")
-def main(data_dir: Path, out: Path, minutes: float, seed: int, overwrite: bool) -> None:
+def main(data_dir: Path, out: Path, minutes: float | None, seed: int, overwrite: bool) -> None:
     if out.resolve() == data_dir.resolve():
         raise RunFolderError(f"{out}: is the corpus itself; name another folder for the subset.")
     cuts = [cut for cut in load_cuts(cuts_path(data_dir, "train")) if cut_text(cut)]
-    chosen = choose(cuts, minutes, seed, str(data_dir))
+    if not cuts:
+        raise ManifestError(f"{data_dir}: train has no transcripts; prepare the corpus with some.")
+    chosen = cuts if minutes is None else choose(cuts, minutes, seed, str(data_dir))
     held = {s: cuts_path(data_dir, s) for s in ("dev", "test") if cuts_path(data_dir, s).exists()}
     content = [repr([cut.to_dict() for cut in chosen]), *map(sha256, held.values())]
     fingerprint = hashlib.sha256("\n".join(content).encode()).hexdigest()
     if check_output(out, fingerprint, overwrite):
         click.echo(f"{out}: already this subset; nothing to do.")
         return
-    splits = {split: list(load_cuts(path)) for split, path in held.items()}
-    title = f"{minutes:g} minutes (seed {seed}) of {data_dir.name}"
+    everything = {split: list(load_cuts(path)) for split, path in held.items()}
+    splits = {split: [c for c in cuts if cut_text(c)] for split, cuts in everything.items()}
+    copies = {split: path for split, path in held.items() if splits[split] == everything[split]}
+    how_much = "what is transcribed" if minutes is None else f"{minutes:g} minutes (seed {seed})"
+    title = f"{how_much} of {data_dir.name}"
     report = summarize(title, {"train": chosen, **splits}, fingerprint)
-    write_splits(out, {"train": chosen}, report, copies=held)
+    new = {split: cuts for split, cuts in splits.items() if split not in copies}
+    write_splits(out, {"train": chosen, **new}, report, copies=copies)
     click.echo(report.short(), nl=False)
 
 

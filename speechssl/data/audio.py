@@ -131,7 +131,7 @@ def decode_audio(
     ``AudioError`` as ``read_audio`` does.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     if path.suffix.lower() in FFMPEG_SUFFIXES:
         samples, rate = _decode_with_ffmpeg(path, start, duration)
     else:
@@ -147,12 +147,30 @@ def decode_audio(
     return samples, rate
 
 
+def audio_seconds(path: Path | str) -> float:
+    """The length of a recording by its header, without decoding it.
+
+    An MP3 may hold a tenth of a second less. Raises ``AudioError`` as ``read_audio`` does.
+    """
+    path = Path(path)
+    check_file(path)
+    try:
+        if path.suffix.lower() in FFMPEG_SUFFIXES:
+            import librosa
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return float(librosa.get_duration(path=path))
+        return float(soundfile.info(path).duration)
+    except Exception as error:
+        raise _undecodable(path, error) from None
+
+
 def resample(waveform: Tensor, rate: int) -> Tensor:
     """Brings [N] samples at ``rate`` per second to [``resampled_length(N, rate)``] at 16 kHz."""
     if rate == SAMPLE_RATE:
         return waveform
-    common = math.gcd(rate, SAMPLE_RATE)
-    if (rate // common) * (SAMPLE_RATE // common) <= 1_000_000:
+    if uses_torchaudio(rate):
         resampled: Tensor = torchaudio.functional.resample(waveform, rate, SAMPLE_RATE)
     else:  # an odd rate, for which torchaudio's table of filters would fill the memory
         import librosa
@@ -163,12 +181,18 @@ def resample(waveform: Tensor, rate: int) -> Tensor:
     return _fit(resampled, resampled_length(len(waveform), rate))
 
 
+def uses_torchaudio(rate: int) -> bool:
+    """Whether ``resample`` uses torchaudio for this rate; it does for all common ones."""
+    common = math.gcd(rate, SAMPLE_RATE)
+    return (rate // common) * (SAMPLE_RATE // common) <= 1_000_000
+
+
 def resampled_length(samples: int, rate: int) -> int:
     """Samples at 16 kHz for ``samples`` samples at ``rate`` per second, rounded up."""
     return -(-samples * SAMPLE_RATE // rate)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raises ``AudioError`` unless ``path`` is a readable file that is as long as it promises."""
     if path.is_dir():
         raise AudioError(f"{path}: is a folder; give an audio file.")
@@ -217,10 +241,7 @@ def _decode_with_sndfile(path: Path, start: float, duration: float | None) -> tu
             file.seek(min(first, file.frames))
             samples = torch.from_numpy(file.read(count, dtype="float32", always_2d=True))
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        problem = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise AudioError(
-            f"{path}: cannot be decoded ({problem}); convert it to WAV or FLAC, or remove it."
-        ) from None
+        raise _undecodable(path, error) from None
     # MP3 headers count the encoder's delay and padding too, at most two frames of 1152 samples.
     if len(samples) < count - 2 * 1152:
         raise AudioError(
@@ -240,13 +261,21 @@ def _decode_with_ffmpeg(path: Path, start: float, duration: float | None) -> tup
                 path, sr=None, mono=False, offset=start, duration=duration, dtype="float32"
             )
     except Exception as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        raise AudioError(
-            f"{path}: cannot be decoded ({problem}); {path.suffix} needs FFmpeg: install ffmpeg, "
-            "or convert the file to WAV or FLAC."
-        ) from None
+        raise _undecodable(path, error) from None
     tensor = torch.from_numpy(samples)
     return (tensor[:, None] if tensor.dim() == 1 else tensor.T), int(rate)
+
+
+def _undecodable(path: Path, error: Exception) -> AudioError:
+    problem = str(getattr(error, "error_string", error)).strip().rstrip(".")
+    problem = " ".join(problem.split()) or type(error).__name__
+    if "does not exist" in problem:  # what libsndfile says of an MP3 without a single frame
+        problem = "Format not recognised"
+    if path.suffix.lower() in FFMPEG_SUFFIXES:
+        remedy = f"{path.suffix} needs FFmpeg: install ffmpeg, or convert the file to WAV or FLAC."
+    else:
+        remedy = "convert it to WAV or FLAC, or remove it."
+    return AudioError(f"{path}: cannot be decoded ({problem}); {remedy}")
 
 
 def _fill(samples: Tensor, count: int, rate: int, path: Path, start: float) -> Tensor:

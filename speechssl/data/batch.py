@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -13,6 +15,9 @@ from speechssl.frames import SAMPLE_RATE
 
 PADDING_TARGET = -1
 """The value of ``SpeechBatch.targets`` where there is no frame."""
+
+Places = NDArray[np.int64]
+"""[recordings of a batch]: where they are among all recordings."""
 
 
 @dataclass
@@ -93,3 +98,19 @@ def collate(
         token_lengths=None if tokens is None else torch.tensor([len(t) for t in tokens]),
         texts=texts or [],
     )
+
+
+def fill_batches(seconds: NDArray[np.float64], order: Places, batch_seconds: float) -> list[Places]:
+    """Divides ``order`` into runs of at most ``batch_seconds``, padding included.
+
+    A recording that is longer than that is a batch by itself.
+    """
+    starts: list[int] = []
+    size, longest = 0, 0.0
+    for place, length in enumerate(seconds[order].tolist()):
+        longest = max(longest, length)
+        if size and longest * (size + 1) > batch_seconds:
+            starts.append(place)
+            size, longest = 0, length
+        size += 1
+    return np.split(order, starts)

@@ -110,17 +110,29 @@ class Cuts:
 
     def texts(self) -> Iterator[str]:
         """The transcript of each cut. Raises ``ManifestError`` for the first that has none."""
-        for position, line in self._lines():
-            data = parse_json(line, self._index.where(position))
-            text = join_texts(part.get("text") for part in data.get("supervisions") or ())
+        for cut_id, text in self._texts():
             if text is None:
-                raise missing_text(self.path, data["id"])
+                raise missing_text(self.path, cut_id)
             yield text
+
+    def transcribed(self) -> Cuts:
+        """The cuts that have a transcript. Raises ``ManifestError`` if none has."""
+        places = [place for place, (_, text) in enumerate(self._texts()) if text is not None]
+        if not places:
+            raise missing_text(self.path, next(self.ids()))
+        return self.select(places)
 
     def select(self, places: NDArray[Any] | Sequence[int]) -> Cuts:
         """The cuts at ``places`` (integers) or where ``places`` is true (booleans)."""
         chosen = np.asarray(places) if len(places) else np.zeros(0, np.int64)
         return Cuts(self._index, self._positions[chosen])
+
+    def _texts(self) -> Iterator[tuple[str, str | None]]:
+        """(id, transcript) of each cut."""
+        for position, line in self._lines():
+            data = parse_json(line, self._index.where(position))
+            parts = data.get("supervisions") or ()
+            yield data["id"], join_texts(part.get("text") for part in parts)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """(position, line) of each cut; neighbours in one block share its decompression."""

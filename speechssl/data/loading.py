@@ -13,22 +13,23 @@ import random
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from speechssl.data.audio import read_cut
+from speechssl.data.batch import Places as Places
 from speechssl.data.batch import SpeechBatch, collate
+from speechssl.data.batch import fill_batches as fill_batches
 from speechssl.data.index import Cuts
 from speechssl.data.manifest import cut_text
 from speechssl.data.targets import FrameTargets
 from speechssl.data.text import Tokens
+from speechssl.data.threads import reading_threads as reading_threads
 from speechssl.errors import AudioError
 from speechssl.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, min_samples, num_frames
 
@@ -36,9 +37,6 @@ logger = logging.getLogger("speechssl")
 
 MAX_BAD_SHARE = 0.01
 """Share of unreadable recordings at which loading stops."""
-
-Places = NDArray[np.int64]
-"""[cuts of a batch]: where they are among all cuts."""
 
 
 def epoch_batches(
@@ -63,22 +61,6 @@ def epoch_batches(
     batches = fill_batches(seconds, np.argsort(-noisy, kind="stable"), batch_seconds)
     shuffled = np.argsort(rng.random(len(batches)), kind="stable")
     return [batches[number] for number in shuffled]
-
-
-def fill_batches(seconds: NDArray[np.float64], order: Places, batch_seconds: float) -> list[Places]:
-    """Divides ``order`` into runs of at most ``batch_seconds``: longest cut times cuts.
-
-    A cut that is longer than that is a batch by itself.
-    """
-    starts: list[int] = []
-    size, longest = 0, 0.0
-    for place, length in enumerate(seconds[order].tolist()):
-        longest = max(longest, length)
-        if size and longest * (size + 1) > batch_seconds:
-            starts.append(place)
-            size, longest = 0, length
-        size += 1
-    return np.split(order, starts)
 
 
 def sorted_batches(cuts: Iterable[Any], batch_seconds: float) -> Iterator[list[Any]]:
@@ -165,20 +147,6 @@ class CutLoader:
                     self._cache[cut.id] = waveform
                     self._cache_left -= size
         return waveform
-
-
-def reading_threads(count: int) -> ThreadPoolExecutor:
-    """Threads for reading audio, each of which computes on one core.
-
-    In any other thread torch spreads even the resampling of a few seconds over all cores, and then
-    waits for those that train: 10 to 20 times slower, measured on two busy cores.
-    """
-
-    def use_one_core() -> None:
-        torch.get_num_threads()  # sets torch's own number for this thread, which would come later
-        threadpool_limits(1, user_api="openmp")  # of the calling thread only
-
-    return ThreadPoolExecutor(count, thread_name_prefix="read-audio", initializer=use_one_core)
 
 
 class BatchLoader:

@@ -101,6 +101,9 @@ def test_transcripts_and_the_first_that_is_missing(cuts: list[MonoCut], manifest
     assert list(written.texts()) == [cut_text(cut) for cut in cuts if cut_text(cut)]
     with pytest.raises(ManifestError, match="cut 'käse-0' has no transcript"):
         list(opened.texts())
+    assert list(opened.transcribed()) == list(written)
+    with pytest.raises(ManifestError, match="cut 'käse-0' has no transcript"):
+        opened.select([0, 5]).transcribed()
 
 
 def test_relative_paths_are_found_beside_the_manifest(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
+from lhotse import CutSet
 
+from speechssl.data.audio import read_audio, read_cut
 from speechssl.data.corpus import read_report
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
 
@@ -153,6 +157,73 @@ def test_bad_recordings_are_listed(tool: Tool, folder: Path, tmp_path: Path) -> 
     assert "install ffmpeg" in reasons["fake.m4a"]
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="FFmpeg is not installed")
+def test_m4a(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    talk = ("ffmpeg", "-loglevel", "error", "-i", folder / "anna" / "a.wav", folder / "talk.m4a")
+    subprocess.run(talk, check=True)
+    status, _, _ = tool("prepare_folder", folder, tmp_path / "out")
+    assert status == 0
+    assert "talk" in cuts_of(tmp_path / "out")
+
+
+def test_kaldi_segments_become_cuts(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    sound = folder / "anna" / "a.wav"
+    data = tmp_path / "data" / "train"
+    data.mkdir(parents=True)
+    (data / "wav.scp").write_text(f"rec {sound}\n")
+    (data / "segments").write_text("u1 rec 0.1 0.35\nu2 rec 0.35 -1\nu3 rec 0.2 99\n")
+    (data / "text").write_text("u1 One\nu2 TWO\nu3 three\n")
+    (data / "utt2spk").write_text("u1 anna\nu2 anna\nu3 anna\n")
+    options = ("--dev", "0", "--test", "0", "--shar")
+    status, printed, _ = tool("prepare_folder", data.parent, tmp_path / "out", *options)
+    assert status == 0
+    assert "layout: kaldi" in printed
+    assert "ends" in reasons_of(tmp_path / "out")["u3"]
+    cuts = load_cuts(cuts_path(tmp_path / "out", "train"))
+    whole = read_audio(sound)
+    known = {cut.id: (cut_text(cut), cut.supervisions[0].speaker) for cut in cuts}
+    assert known == {"u1": ("one", "anna"), "u2": ("two", "anna")}
+    np.testing.assert_array_equal(read_cut(cuts["u1"]), whole[1600:5600])
+    np.testing.assert_array_equal(read_cut(cuts["u2"]), whole[5600:])
+    assert {cut.recording_id for cut in cuts} == {"rec"}
+    shards = CutSet.from_shar(in_dir=tmp_path / "out" / "train" / "shar")
+    assert [cut.id for cut in shards] == ["u1", "u2"]
+
+
+def test_subtitles_of_a_long_recording(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    (folder / "anna" / "a.srt").write_text(
+        "1\n00:00:00,100 --> 00:00:00,300\nOne!\n\n2\n00:00:00,300 --> 00:00:00,500\nTwo?\n"
+    )
+    status, printed, _ = tool("prepare_folder", folder, tmp_path / "out")
+    assert status == 0
+    cuts = cuts_of(tmp_path / "out")
+    assert cuts["anna-a-00000100-00000300"][1] == "one"
+    assert cuts["anna-a-00000300-00000500"][1] == "two"
+    assert "anna-a" not in cuts
+    assert "2 utterances are cues of subtitles" in printed
+
+
+def test_checks_can_be_allowed(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    shutil.copyfile(folder / "anna" / "a.wav", folder / "copy.wav")
+    (folder / "anna" / "c.txt").write_text("два слова")
+    (folder / "anna" / "e.txt").write_text("a" * 200)
+    strict, lax = tmp_path / "strict", tmp_path / "lax"
+    tool("prepare_folder", folder, strict, "--language", "en")
+    assert set(reasons_of(strict)) == {"copy", "anna-c", "anna-e"}
+    allowed = [word for name in ("duplicate", "script", "fast") for word in ("--allow", name)]
+    tool("prepare_folder", folder, lax, "--language", "en", *allowed)
+    assert reasons_of(lax) == {}
+
+
+def test_long_recordings_can_be_kept(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "noise.wav", 0.01 * rng.standard_normal(31 * 8000), 8000)
+    tool("prepare_folder", folder, tmp_path / "cut")
+    assert "no speech" in reasons_of(tmp_path / "cut")["noise"]
+    tool("prepare_folder", folder, tmp_path / "kept", "--keep-long")
+    assert "noise" in cuts_of(tmp_path / "kept")
+
+
 def _empty(folder: Path) -> None:
     folder.mkdir()
 
@@ -160,6 +231,11 @@ def _empty(folder: Path) -> None:
 def _broken(folder: Path) -> None:
     folder.mkdir()
     (folder / "a.wav").write_text("broken")
+
+
+def _piped(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "wav.scp").write_text("a cat sound.wav |\n")
 
 
 def _file(folder: Path) -> None:
@@ -176,6 +252,9 @@ def _file(folder: Path) -> None:
         (_broken, ("--dev", "0.5", "--test", "0.5"), "must leave something to train"),
         (_broken, ("--speaker-from", "(a"), "is not a regular expression with a group"),
         (_broken, ("--speaker-from", "a"), "is not a regular expression with a group"),
+        (_broken, ("--layout", "kaldi"), "holds no wav.scp"),
+        (_broken, ("--layout", "nemo"), "holds no NeMo manifest"),
+        (_piped, (), "is a command ('cat sound.wav |'), and commands are never run"),
         (_broken, ("--transcripts", "t.txt"), "must be a .tsv or .csv file"),
         (_broken, ("--transcripts", "t.tsv"), "t.tsv: no such file"),
         (_broken, ("--transcripts", "bad.csv"), "no text column; the header has path, note"),

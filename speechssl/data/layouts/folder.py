@@ -1,0 +1,107 @@
+"""A folder of recordings. Transcripts come from one table for all, from subtitles (.srt, .vtt) or
+.txt files of the same name beside the audio, or there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from speechssl.data.audio import find_audio
+from speechssl.data.layouts import split_named
+from speechssl.data.layouts.subtitles import Cue, find_subtitles, read_cues
+from speechssl.data.layouts.tables import Row, match_rows, name_recordings, read_table
+from speechssl.data.utterance import Listing, Rejected, Utterance, part_id
+from speechssl.errors import ManifestError
+
+
+def recognizes(folder: Path) -> bool:
+    """Whether ``folder`` is there: this is what everything else is."""
+    return folder.is_dir()
+
+
+def read(folder: Path, table: Path | None, language: str | None) -> Listing:
+    """All recordings under ``folder``. Raises ``AudioError`` if there are none, and
+    ``ManifestError`` if the table cannot be used."""
+    recordings = name_recordings(folder, find_audio(folder))
+    splits = splits_by_folder(recordings, folder)
+    if table is not None:
+        return read_with_tables(recordings, folder, [table], splits)
+    listing = Listing()
+    cues = 0
+    for id, audio in recordings.items():
+        try:
+            subtitles = find_subtitles(audio, language)
+            if subtitles is None:
+                text = read_text_file(audio.with_suffix(".txt"))
+                listing.utterances.append(Utterance(id, audio, text, split=splits.get(id)))
+            else:
+                found = [_cue_utterance(id, audio, cue, splits) for cue in read_cues(subtitles)]
+                listing.utterances += found
+                cues += len(found)
+        except ManifestError as error:
+            listing.rejected.append(Rejected(id, str(error), str(audio)))
+    if cues:
+        listing.notes.append(f"{cues} utterances are cues of subtitles beside the audio")
+    return listing
+
+
+def read_with_tables(
+    recordings: Mapping[str, Path],
+    folder: Path,
+    tables: Sequence[Path],
+    splits: Mapping[str, str],
+) -> Listing:
+    """``recordings`` (by id) with what ``tables`` say about them. Raises ``ManifestError``."""
+    listing = Listing()
+    known: dict[str, Row] = {}
+    for table in tables:
+        rows, columns = read_table(table)
+        found, bad = match_rows(rows, recordings, folder, table)
+        known |= found
+        listing.rejected += bad
+        listing.notes.append(columns)
+    refused = {rejected.item for rejected in listing.rejected}
+    for id, audio in recordings.items():
+        if id not in refused:
+            row = known.get(id, Row("", None, None))
+            listing.utterances.append(
+                Utterance(id, audio, row.text, row.speaker, split=splits.get(id))
+            )
+    return listing
+
+
+def read_text_file(path: Path) -> str | None:
+    """The text of a file; None if it is empty or not there. Raises ``ManifestError``."""
+    try:
+        return path.read_text("utf-8-sig").strip() or None if path.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def splits_by_folder(recordings: Mapping[str, Path], folder: Path) -> dict[str, str]:
+    """The split of each recording, by id, if the uppermost folders are splits (train/, test/).
+
+    A folder data/ above them is passed over. Empty unless each recording is in such a folder, and
+    there are two of them at least.
+    """
+    splits = {}
+    for id, audio in recordings.items():
+        parts = list(audio.relative_to(folder).parts[:-1])
+        top = parts[1:] if parts[:1] == ["data"] else parts
+        split = split_named(top[0]) if top else None
+        if split is None:
+            return {}
+        splits[id] = split
+    return splits if len(set(splits.values())) > 1 else {}
+
+
+def _cue_utterance(id: str, audio: Path, cue: Cue, splits: Mapping[str, str]) -> Utterance:
+    return Utterance(
+        part_id(id, cue.start, cue.end),
+        audio,
+        cue.text,
+        start=cue.start,
+        duration=cue.end - cue.start,
+        recording=id,
+        split=splits.get(id),
+    )

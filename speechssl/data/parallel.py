@@ -1,0 +1,36 @@
+"""Work on many files in parallel, with results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+
+from speechssl.data.threads import reading_threads
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+READ_AHEAD = 8
+"""Items in work, or done and waiting for an earlier one, per thread."""
+
+
+def map_in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int
+) -> Iterator[Result]:
+    """``work(item)`` for each item, in their order, computed in ``jobs`` threads.
+
+    Threads are enough: decoding, hashing and torch release Python's lock.
+    """
+    pool = reading_threads(jobs)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= READ_AHEAD * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

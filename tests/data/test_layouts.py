@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from speechssl.data.layouts import find_layout, layouts, read_layout, split_named
+from speechssl.data.layouts.subtitles import Cue, find_subtitles, read_cues, spoken
+from speechssl.data.utterance import Listing, Utterance
+from speechssl.errors import ManifestError
+
+
+def touch(folder: Path, *names: str) -> None:
+    """Files that are only named here: nobody decodes them."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def write(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read(folder: Path, language: str | None = None) -> tuple[dict[str, Utterance], Listing]:
+    listing = read_layout(find_layout(folder), folder, None, language)
+    return {utterance.id: utterance for utterance in listing.utterances}, listing
+
+
+def reasons(listing: Listing) -> dict[str, str]:
+    return {rejected.item: rejected.reason for rejected in listing.rejected}
+
+
+def test_known_layouts() -> None:
+    assert layouts() == ["audiofolder", "folder", "kaldi", "nemo"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"),
+        ("train_clean_100", "train"),
+        ("an4_test_manifest", "test"),
+        ("eval2000", "test"),
+        ("validation", "dev"),
+        ("dev-other", "dev"),
+        ("trainer", None),
+        ("speakers", None),
+    ],
+)
+def test_names_of_splits(name: str, split: str | None) -> None:
+    assert split_named(name) == split
+
+
+def test_two_layouts_at_once_must_be_chosen(tmp_path: Path) -> None:
+    touch(tmp_path, "wav.scp", "metadata.csv")
+    with pytest.raises(ManifestError, match="audiofolder and like kaldi; choose one with --layout"):
+        find_layout(tmp_path)
+
+
+# --- a plain folder --------------------------------------------------------------------------
+
+
+def test_folders_named_for_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "data/train/a.wav", "data/validation/b.wav", "data/test/spk/c.wav")
+    known, _ = read(tmp_path)
+    assert [known[id].split for id in sorted(known)] == ["test", "train", "dev"]
+    touch(tmp_path, "other/d.wav")  # so these are not splits after all
+    known, _ = read(tmp_path)
+    assert {utterance.split for utterance in known.values()} == {None}
+
+
+def test_subtitles_go_before_text(tmp_path: Path) -> None:
+    touch(tmp_path, "Мой доклад.mp3", "b.wav", "c.wav")
+    write(tmp_path / "Мой доклад.txt", "all of it")
+    write(
+        tmp_path / "Мой доклад.ru.srt",
+        *("1", "00:00:01,500 --> 00:00:03,000", "Здравствуйте,", "<i>друзья</i>", ""),
+        *("2", "01:00:00,000 --> 01:00:02,250", "[аплодисменты]", ""),
+        *("3", "01:00:02,250 --> 01:00:04,000", "- Да."),
+    )
+    write(tmp_path / "b.vtt", "not subtitles")
+    write(tmp_path / "c.txt", "three")
+    known, listing = read(tmp_path, language="ru-RU")
+    first = known["Мой-доклад-00001500-00003000"]
+    assert (first.text, first.start, first.duration) == ("Здравствуйте, друзья", 1.5, 1.5)
+    assert (first.recording, first.audio.name) == ("Мой-доклад", "Мой доклад.mp3")
+    assert known["Мой-доклад-03602250-03604000"].text == "Да."
+    assert known["c"].text == "three"
+    assert len(known) == 3
+    assert "holds no subtitles" in reasons(listing)["b"]
+    assert listing.notes == ["2 utterances are cues of subtitles beside the audio"]
+
+
+def test_which_subtitles_belong_to_a_recording(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "a.de.srt", "a.en.srt", "b.wav", "b.wav.vtt")
+    assert find_subtitles(tmp_path / "a.wav", None) is None
+    assert find_subtitles(tmp_path / "a.wav", "en-US") == tmp_path / "a.en.srt"
+    assert find_subtitles(tmp_path / "b.wav", "en") == tmp_path / "b.wav.vtt"
+
+
+def test_webvtt(tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.vtt",
+        *("WEBVTT", "", "NOTE a note", "", "1", "00:00.500 --> 00:02.000 align:start"),
+        *("<v Anna>Rock &amp; <b>roll</b>", ""),
+    )
+    assert read_cues(tmp_path / "a.vtt") == [Cue(0.5, 2.0, "Rock & roll")]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("- Hello.\n– You?", "Hello. You?"),
+        ("(laughs) I [coughs] see", "I see"),
+        ("♪ la la la ♪", ""),
+        ("...", ""),
+        ("x <3 y", "x <3 y"),
+    ],
+)
+def test_what_is_said_in_subtitles(written: str, said: str) -> None:
+    assert spoken(written) == said
+
+
+# --- Kaldi -----------------------------------------------------------------------------------
+
+
+def test_kaldi_with_segments(tmp_path: Path) -> None:
+    touch(tmp_path, "audio/Первая запись.wav", "audio/two.flac")
+    data = tmp_path / "recipe" / "data" / "all"
+    write(data / "wav.scp", f"r1 {tmp_path}/audio/Первая запись.wav", "r2 ../audio/two.flac")
+    write(data / "segments", "u1 r1 0.5 2.25", "u2 r1 3 -1", "u3 r2 0 1", "u4 r9 0 1")
+    write(data / "text", "u1 HELLO WORLD", "u2", "u5 LOST")
+    write(data / "utt2spk", "u1 anna", "u2 anna", "u3 boris")
+    write(data / "utt2lang", "u1 en")
+    known, listing = read(data)
+    u1, u2, u3 = known["u1"], known["u2"], known["u3"]
+    assert (u1.text, u1.speaker, u1.language, u1.recording) == ("HELLO WORLD", "anna", "en", "r1")
+    assert (u1.start, u1.duration, u1.audio.name) == (0.5, 1.75, "Первая запись.wav")
+    assert (u2.text, u2.start, u2.duration) == (None, 3.0, None)
+    assert (u3.speaker, u3.language) == ("boris", None)
+    assert u3.audio.samefile(tmp_path / "audio" / "two.flac")  # from the folder of the recipe
+    assert set(reasons(listing)) == {"u4", "u5"}
+
+
+def test_kaldi_paths_as_in_a_recipe(tmp_path: Path) -> None:
+    touch(tmp_path, "wavs/a.wav")
+    write(tmp_path / "data" / "train" / "wav.scp", "a wavs/a.wav")
+    write(tmp_path / "data" / "eval1" / "wav.scp", "b wavs/a.wav")
+    write(tmp_path / "data" / "lang" / "wav.scp", "c wavs/a.wav")
+    known, _ = read(tmp_path / "data")
+    assert {id: utterance.split for id, utterance in known.items()} == {"a": "train", "b": "test"}
+    assert known["a"].audio.samefile(tmp_path / "wavs" / "a.wav")
+    assert (known["a"].recording, known["a"].duration) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("scp", "segments", "message"),
+    [
+        ("a touch {flag} |", "", "is a command .* never run"),
+        ("a | touch {flag}", "", "is a command"),
+        ("a x.wav", "u a 1", "u: expected a recording, a start and an end"),
+        ("a x.wav", "u a one two", "expected a recording"),
+    ],
+)
+def test_kaldi_refuses(tmp_path: Path, scp: str, segments: str, message: str) -> None:
+    flag = tmp_path / "flag"
+    write(tmp_path / "wav.scp", scp.format(flag=flag))
+    if segments:
+        write(tmp_path / "segments", segments)
+    with pytest.raises(ManifestError, match=message):
+        read(tmp_path)
+    assert not flag.exists()
+
+
+# --- NeMo ------------------------------------------------------------------------------------
+
+
+def entry(audio: str, **known: object) -> str:
+    return json.dumps({"audio_filepath": audio, **known}, ensure_ascii=False)
+
+
+def test_nemo_manifests(tmp_path: Path) -> None:
+    outside = tmp_path / "elsewhere" / "talk.wav"
+    folder = tmp_path / "corpus"
+    write(
+        folder / "train_manifest.json",
+        entry("audio/a b.wav", duration=1.0, text="One", speaker=7, lang="en"),
+        entry(str(outside), duration=2.5, offset=0.0, text="two"),
+        entry(str(outside), duration=1.5, offset=2.5),
+        "",
+        "{broken",
+        entry("c.wav", offset=1.0),
+        '{"text": "no file"}',
+    )
+    write(folder / "val.jsonl", entry("d.wav", text=" "))
+    write(folder / "config.json", json.dumps({"sample_rate": 16000}))
+    known, listing = read(folder)
+    a = known["audio-a-b"]
+    assert (a.text, a.speaker, a.language, a.split) == ("One", "7", "en", "train")
+    assert (a.start, a.duration, a.audio) == (0.0, None, folder / "audio" / "a b.wav")
+    assert (known["d"].split, known["d"].text) == ("dev", None)
+    talk = str(outside.with_suffix("")).strip("/").replace("/", "-")
+    second = known[f"{talk}-00002500-00004000"]
+    assert (second.start, second.duration, second.recording) == (2.5, 1.5, talk)
+    assert len(known) == 4
+    assert set(reasons(listing)) == {f"train_manifest.json line {n}" for n in (5, 6, 7)}
+
+
+# --- Hugging Face ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_audiofolder(tmp_path: Path, ending: str) -> None:
+    touch(tmp_path, "train/a.wav", "train/deep/b.mp3", "test/a.wav", "test/c.wav")
+    rows = {
+        "train": [("a.wav", "One, two"), ("deep/b.mp3", "three"), ("lost.wav", "four")],
+        "test": [("a.wav", "five")],
+    }
+    for split, pairs in rows.items():
+        if ending == "csv":
+            lines = ["file_name,transcription", *(f'{name},"{text}"' for name, text in pairs)]
+        else:
+            lines = [json.dumps({"file_name": n, "transcription": text}) for n, text in pairs]
+        write(tmp_path / split / f"metadata.{ending}", *lines)
+    known, listing = read(tmp_path)
+    found = {id: (utterance.split, utterance.text) for id, utterance in known.items()}
+    assert found == {
+        "train-a": ("train", "One, two"),
+        "train-deep-b": ("train", "three"),
+        "test-a": ("test", "five"),
+        "test-c": ("test", None),
+    }
+    assert set(reasons(listing)) == {"lost.wav"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ("kaldi", "holds no wav.scp"),
+        ("nemo", "holds no NeMo manifest"),
+        ("audiofolder", "is no audiofolder"),
+    ],
+)
+def test_a_folder_of_another_layout(tmp_path: Path, layout: str, message: str) -> None:
+    touch(tmp_path, "a.wav")
+    with pytest.raises(ManifestError, match=message):
+        read_layout(layout, tmp_path, None, None)
+    with pytest.raises(ManifestError, match="--transcripts is for --layout folder"):
+        read_layout(layout, tmp_path, tmp_path / "t.csv", None)

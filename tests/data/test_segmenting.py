@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechssl.data.journal import Journal
+from speechssl.data.segmenting import LONGEST_SECONDS, cut_long, group_spans
+from speechssl.data.utterance import Utterance
+from speechssl.data.vad import VoiceActivity
+from tests.conftest import speak
+
+WORDS = "ada bede cafe dach eche fade gaba haha "
+
+
+def pieces(seconds: float, start: float = 0.0) -> list[tuple[float, float]]:
+    """Words of 0.4 s every half second."""
+    return [(start + 0.5 * n, start + 0.5 * n + 0.4) for n in range(round(2 * seconds))]
+
+
+def test_words_become_pieces_that_are_short_enough() -> None:
+    found = group_spans(pieces(70))
+    assert all(2 <= end - start <= LONGEST_SECONDS for start, end in found)
+    assert len(found) == 3
+    assert sum(end - start for start, end in found) > 69
+
+
+def test_long_pauses_divide_and_short_pieces_vanish() -> None:
+    found = group_spans([*pieces(3), (10.0, 11.0), *pieces(4, start=13.0)])
+    assert [(round(start, 1), round(end, 1)) for start, end in found] == [(0, 2.9), (13, 16.9)]
+    assert group_spans([]) == []
+
+
+@pytest.fixture(scope="module")
+def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """6 s of speech at 1 s and at 26 s in 34 s; stereo, as FLAC."""
+    voice, rate = speak(WORDS * 2, "boris")
+    rng = np.random.default_rng(0)
+    sound = 0.0005 * rng.standard_normal(34 * rate)
+    for second in (1, 26):
+        sound[second * rate : second * rate + len(voice)] += voice
+    path = tmp_path_factory.mktemp("long") / "talk.flac"
+    soundfile.write(path, np.stack([sound, sound], axis=1), rate)
+    return path
+
+
+def test_voice_is_found_however_the_sound_arrives() -> None:
+    voice, rate = speak(WORDS, "anna")
+    assert rate == 16_000
+    sound = torch.cat([torch.zeros(20_000), torch.from_numpy(voice), torch.zeros(20_000)])
+    listener = VoiceActivity()
+    ((start, end),) = listener.spans([sound])
+    assert start == pytest.approx(1.25, abs=0.2)
+    assert end == pytest.approx(1.25 + len(voice) / rate, abs=0.2)
+    assert listener.spans(sound.split(777)) == [(start, end)]
+    assert listener.spans([torch.zeros(40_000)]) == []
+    parts = listener.spans([sound], longest_seconds=1.0)
+    assert len(parts) >= 3
+    assert max(end - start for start, end in parts) <= 1.0
+
+
+def test_long_recordings_are_cut_at_their_speech(long_recording: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.wav"
+    soundfile.write(short, *speak(WORDS))
+    hum = tmp_path / "hum.wav"
+    soundfile.write(hum, np.zeros(31 * 8000), 8000)
+    offered = [
+        Utterance("talk", long_recording, speaker="boris", language="en"),
+        Utterance("told", long_recording, "a transcript for all"),
+        Utterance("short", short),
+        Utterance("hum", hum),
+        Utterance("gone", tmp_path / "gone.wav"),
+    ]
+    journal = Journal(tmp_path / "out" / "measured.jsonl")
+    kept, rejected, notes = cut_long(offered, journal)
+    first, second, *others = kept
+    assert [u.id for u in others] == ["told", "short", "gone"]
+    assert first.start == pytest.approx(1, abs=0.3)
+    assert second.start == pytest.approx(26, abs=0.3)
+    for piece in (first, second):
+        assert piece.duration == pytest.approx(6.2, abs=0.5)
+        assert (piece.recording, piece.speaker, piece.language) == ("talk", "boris", "en")
+        assert piece.id.startswith("talk-000")
+    assert [item.item for item in rejected] == ["hum"]
+    assert "no speech" in rejected[0].reason
+    assert "more than 30 s: 2 (1.1 minutes), cut into 2 pieces of speech (0.2 minutes)" in notes[0]
+    assert cut_long(offered, Journal(journal.path)) == (kept, rejected, notes)
