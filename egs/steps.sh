@@ -3,19 +3,22 @@
 
 die() { echo "error: $*" >&2; exit 2; }
 
-# Kaldi-style options: --name value sets the variable $name (dashes become underscores).
+options="stage stop-stage corpus exp seed"
+benchmark=no
+
+# Kaldi-style options: --name value, for the names in $options, sets the variable $name (dashes
+# become underscores); --benchmark sets benchmark=yes.
 parse_options() {
   while [ $# -gt 0 ]; do
+    local name=${1#--}
     case "$1" in
       -h | --help) usage; exit 0 ;;
-      --stage | --stop-stage | --corpus | --exp | --seed)
-        [ $# -ge 2 ] || die "option $1 needs a value; see $0 --help"
-        local name=${1#--}
-        printf -v "${name//-/_}" '%s' "$2"
-        shift 2
-        ;;
-      *) die "unknown option $1; see $0 --help" ;;
+      --benchmark) benchmark=yes; shift; continue ;;
     esac
+    [[ "$1" = --* && " $options " = *" $name "* ]] || die "unknown option $1; see $0 --help"
+    [ $# -ge 2 ] || die "option $1 needs a value; see $0 --help"
+    printf -v "${name//-/_}" '%s' "$2"
+    shift 2
   done
   [[ "$stage$stop_stage$seed" =~ ^[0-9]+$ ]] || die "--stage, --stop-stage and --seed are numbers"
 }
@@ -40,17 +43,34 @@ run_stage() {
 if [ -x "$root/.venv/bin/python" ]; then PATH="$root/.venv/bin:$PATH"; fi
 command -v speechssl >/dev/null || die "speechssl is not installed; run \`make setup\` in $root"
 
-has_gpu() { python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
+num_gpus() { python -c 'import torch; print(torch.cuda.device_count())'; }
+has_gpu() { [ "$(num_gpus)" -gt 0 ]; }
 
-# pretrain ARGUMENTS: `speechssl pretrain` on the GPU, or on two CPU processes of half the cores
-# each, which is faster than one of all. The recipe's update is the same either way.
-pretrain() {
-  if has_gpu || [ "$(nproc)" -lt 2 ]; then
-    speechssl pretrain "$@"
-  else
-    OMP_NUM_THREADS=$(($(nproc) / 2)) python -m torch.distributed.run --standalone \
-      --nproc-per-node 2 -m speechssl.cli.main pretrain "$@"
+# pretrain ARGUMENTS: `speechssl pretrain` on all devices.
+pretrain() { on_all_devices pretrain "$@"; }
+
+# on_all_devices COMMAND ARGUMENTS: `speechssl COMMAND` with a process for each GPU; without one on
+# two CPU processes of half the cores each, which is faster than one of all. The recipe's update is
+# the same either way.
+on_all_devices() {
+  local processes threads=${OMP_NUM_THREADS:-1}
+  processes=$(num_gpus)
+  if [ "$processes" = 0 ] && [ "$(nproc)" -ge 2 ]; then
+    processes=2
+    threads=$(($(nproc) / 2))
   fi
+  if [ "$processes" -lt 2 ]; then
+    speechssl "$@"
+  else
+    OMP_NUM_THREADS=$threads python -m torch.distributed.run --standalone \
+      --nproc-per-node "$processes" -m speechssl.cli.main "$@"
+  fi
+}
+
+# minutes_of DATA_DIR: the minutes of transcribed training data.
+minutes_of() {
+  python -c 'import json, sys
+print(round(60 * json.load(open(sys.argv[1]))["splits"]["train"]["transcribed_hours"], 1))' "$1/report.json"
 }
 
 # side_by_side FUNCTION NAME...: `FUNCTION NAME` for each name. Small models leave cores idle, so
@@ -73,6 +93,17 @@ side_by_side() (
   wait
   if [ -s "$failed" ]; then die "failed: $(paste -sd ' ' "$failed")"; fi
 )
+
+# decode_run RUN TRANSCRIPTS LABELLED: the test set of the corpus LABELLED greedily (test.hyps.jsonl)
+# and with a model of the words that the transcribed corpus TRANSCRIPTS has (test.lm.hyps.jsonl),
+# whose weights are tuned on dev.
+decode_run() {
+  local run=$1 train="$2/train/cuts.jsonl.gz" dev="$3/dev/cuts.jsonl.gz" test="$3/test/cuts.jsonl.gz"
+  speechssl decode "$run/model" "$test" "$run/test.hyps.jsonl" --overwrite
+  speechssl lm "$train" "$run/words.arpa" --overwrite
+  speechssl tune-decoding "$run/model" "$dev" "$run/decoding.yaml" --lm "$run/words.arpa" --overwrite
+  speechssl decode "$run/model" "$test" "$run/test.lm.hyps.jsonl" --decoding "$run/decoding.yaml" --overwrite
+}
 
 # show_transcripts MODEL CUTS COUNT: transcribes the first COUNT recordings of a manifest with
 # `speechssl transcribe` and prints what was really said above each.

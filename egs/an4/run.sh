@@ -15,6 +15,9 @@ usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [-
   --corpus                folder of the AN4 corpus (with etc/ and wav/); downloaded from its public
                           repository when it is not given
   --exp                   where everything is written (default egs/an4/exp)
+  --benchmark             instead of the stages: every objective against none (egs/benchmark.sh),
+                          with --objectives "clusters best_rq", --label-minutes "4 10 20 all",
+                          --seeds "1 2 3", --updates N of pretraining, --equal audio|time
   --seed                  seed of clusters, weights, batches and masks (default 1)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch, 10 minutes and
@@ -25,10 +28,12 @@ EOF
 }
 
 source "$here/../steps.sh"
+objectives=all label_minutes="4 10 20 all" seeds="1 2 3" equal=audio updates=""
+options+=" objectives label-minutes seeds equal updates"
 parse_options "$@"
 
 data="$exp/data" minutes=10
-conf="$here/conf"
+conf="$here/conf" labelled="$data/all" ctc="$here/conf/ctc_10min"
 
 corpus_stage() {
   local source=()
@@ -58,26 +63,35 @@ finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
 
 decode_stage() {
   for system in "${systems[@]}"; do
-    speechssl decode "$exp/$system/model" "$data/all/test/cuts.jsonl.gz" \
-      "$exp/$system/test.hyps.jsonl" --overwrite
+    decode_run "$exp/$system" "$data/${system#*_}" "$data/all"
   done
 }
 
 score_stage() {
   local rows=() all_minutes
-  all_minutes=$(python -c 'import json, sys
-print(round(60 * json.load(open(sys.argv[1]))["splits"]["train"]["transcribed_hours"], 1))' "$data/all/report.json")
+  all_minutes=$(minutes_of "$data/all")
   for system in pretrained scratch; do
-    rows+=(--row "system=$system,run=$exp/${system}_${minutes}min,label_minutes=$minutes")
-    rows+=(--row "system=$system,run=$exp/${system}_all,label_minutes=$all_minutes")
+    for labels in "${minutes}min" all; do
+      local run="$exp/${system}_$labels" spent=$minutes
+      if [ "$labels" = all ]; then spent=$all_minutes; fi
+      rows+=(--row "system=$system,run=$run,label_minutes=$spent")
+      rows+=(--row "system=$system + LM,run=$run,hyps=$run/test.lm.hyps.jsonl,label_minutes=$spent")
+    done
   done
-  python "$root/tools/results.py" --corpus an4 "${rows[@]}" --compare pretrained:scratch \
+  python "$root/tools/results.py" --corpus an4 "${rows[@]}" \
+    --compare pretrained:scratch --compare "pretrained + LM:scratch + LM" \
     --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
 }
 
 transcribe_stage() {
   show_transcripts "$exp/pretrained_all/model" "$data/all/test/cuts.jsonl.gz" 3
 }
+
+if [ "$benchmark" = yes ]; then
+  references=(--reference "Kaldi tri3=5.95" --reference "ESPnet2 Transformer=7.4")
+  source "$here/../benchmark.sh"
+  exit
+fi
 
 run_stage 0 "corpus" corpus_stage
 run_stage 1 "cluster targets" targets_stage

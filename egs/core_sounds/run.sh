@@ -15,6 +15,9 @@ usage: egs/core_sounds/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp
   --corpus                folder with the Asterisk core sounds (.deb, .tar.gz or unpacked); they
                           are downloaded when it is not given
   --exp                   where everything is written (default egs/core_sounds/exp)
+  --benchmark             instead of the stages: every objective against none (egs/benchmark.sh),
+                          with --objectives "clusters best_rq", --label-minutes "4 10 20 all",
+                          --seeds "1 2 3", --updates N of pretraining, --equal audio|time
   --seed                  seed of clusters, weights, batches and masks (default 1)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch), 4 decode,
@@ -25,10 +28,12 @@ EOF
 }
 
 source "$here/../steps.sh"
+objectives=all label_minutes="4 10 20 all" seeds="1 2 3" equal=audio updates=""
+options+=" objectives label-minutes seeds equal updates"
 parse_options "$@"
 
 data="$exp/data" minutes=10
-conf="$here/conf"
+conf="$here/conf" labelled="$data/en" ctc="$here/conf/ctc"
 
 corpus_stage() {
   local source=(--download "$exp/download")
@@ -57,22 +62,29 @@ finetune_stage() { side_by_side finetune_system pretrained scratch; }
 
 decode_stage() {
   for system in pretrained scratch; do
-    speechssl decode "$exp/$system/model" "$data/en/test/cuts.jsonl.gz" \
-      "$exp/$system/test.hyps.jsonl" --overwrite
+    decode_run "$exp/$system" "$data/en_${minutes}min" "$data/en"
   done
 }
 
 score_stage() {
   local rows=()
   for system in pretrained scratch; do
-    rows+=(--row "system=$system,run=$exp/$system,label_minutes=$minutes")
+    local row="run=$exp/$system,label_minutes=$minutes"
+    rows+=(--row "system=$system,$row")
+    rows+=(--row "system=$system + LM,$row,hyps=$exp/$system/test.lm.hyps.jsonl")
   done
   python "$root/tools/results.py" --corpus core_sounds_en "${rows[@]}" \
-    --compare pretrained:scratch --out "$exp/results.json" \
+    --compare pretrained:scratch --compare "pretrained + LM:scratch + LM" --out "$exp/results.json" \
     --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
 }
 
 transcribe_stage() { show_transcripts "$exp/pretrained/model" "$data/en/test/cuts.jsonl.gz" 3; }
+
+if [ "$benchmark" = yes ]; then
+  references=()
+  source "$here/../benchmark.sh"
+  exit
+fi
 
 run_stage 0 "corpus" corpus_stage
 run_stage 1 "cluster targets" targets_stage

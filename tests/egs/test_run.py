@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,47 @@ def test_every_experiment_explains_itself_and_refuses_nonsense(script: Path) -> 
         assert refused.returncode == 2
         assert message in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
+def test_every_experiment_has_the_same_stages(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    text = script.read_text()
+    stages = re.findall(r'^\s*run_stage (\d) "[^"]+" (\w+)_stage$', text, re.MULTILINE)
+    names = ["corpus", "targets", "pretrain", "finetune", "decode", "score", "transcribe"]
+    assert stages == [(str(number), name) for number, name in enumerate(names)]
+    explained = text[text.index("usage() {") : text.index("parse_options")]
+    for added in re.findall(r'^options\+="([^"]*)"', text, re.MULTILINE):
+        for option in added.split():
+            assert f"--{option}" in explained
+    assert (script.parent / "RESULTS.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("own", "--corpus is needed"),
+        ("common_voice --corpus x", "--language is needed"),
+        ("common_voice --language sw", "--corpus is needed"),
+        ("librispeech", "--corpus is needed"),
+        ("librispeech --corpus x", "--librilight is needed for 10min"),
+        ("librispeech --corpus x --labels 5h", "not 5h"),
+        ("librispeech --corpus x --method mfcc", "not mfcc"),
+    ],
+)
+def test_an_experiment_says_what_it_needs(tmp_path: Path, arguments: str, message: str) -> None:
+    name, *given = arguments.split()
+    refused = subprocess.run(
+        [str(ROOT / "egs" / name / "run.sh"), "--exp", str(tmp_path / "exp"), *given],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "exp").exists()
 
 
 def test_a_finished_stage_is_skipped_and_a_failed_one_is_not(tmp_path: Path) -> None:

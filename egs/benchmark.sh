@@ -1,0 +1,97 @@
+# What pretraining is worth: every objective against none, over minutes of transcripts and seeds.
+# `egs/<corpus>/run.sh --benchmark` sources it. It needs the functions corpus_stage and
+# targets_stage and the variables data, labelled (the transcribed corpus below $data), ctc (the
+# fine-tuning recipes $ctc.yaml and ${ctc}_scratch.yaml) and references (of the figure).
+#
+# The systems share network, updates and batches (recipes/*_tiny.yaml), so all objectives have seen
+# equal seconds of audio; with --equal time each gets as many updates as fit the time that `clusters`
+# took for its own. Pretraining has one seed, fine-tuning several. An interrupted benchmark goes on
+# where it was; more objectives, minutes or seeds are added by naming them.
+
+fold="$exp/benchmark"
+if [ "$equal" = time ]; then fold="$exp/benchmark_time"; fi
+[[ "$equal" =~ ^(audio|time)$ ]] || die "--equal is audio or time"
+if [ "$objectives" = all ]; then
+  objectives=""
+  for recipe in "$root"/recipes/*_tiny.yaml; do
+    name=$(basename "$recipe" _tiny.yaml)
+    case "$name" in ctc | continued* | speech_text | utterance_contrastive) ;; *) objectives+=" $name" ;; esac
+  done
+fi
+
+# Updates of pretraining; empty for the recipe's own.
+updates_for() {
+  if [ "$equal" = audio ]; then echo "$updates"; return; fi
+  python - "$exp/benchmark/pretrain_clusters" "$exp/benchmark/pretrain_$1" <<'PY'
+import sys
+from pathlib import Path
+from speechssl.training.curves import read_metrics
+
+reference, own = (read_metrics(Path(run), "train")[-1] for run in sys.argv[1:])
+updates = own["Step"] * reference["total_time"] / own["total_time"]
+print(max(50, 50 * round(updates / 50)))
+PY
+}
+
+pretrain_objective() {
+  local objective=$1 overrides=() targets=() count
+  count=$(updates_for "$objective")
+  if [ -n "$count" ]; then overrides=("training.updates=$count" "training.validate_every=$count"); fi
+  case "$objective" in clusters*) targets=(--targets mfcc) ;; esac
+  speechssl pretrain "$root/recipes/${objective}_tiny.yaml" "$data/all" "$fold/pretrain_$objective" \
+    "${targets[@]}" --seed "$seed" "${overrides[@]}"
+}
+
+# The corpus with so many minutes of transcripts.
+transcripts() { if [ "$1" = all ]; then echo "$labelled"; else echo "$data/transcripts_$1"; fi; }
+
+# SYSTEM-MINUTES-SEED, as in clusters-10-1 and scratch-all-3.
+finetune_and_decode() {
+  local system minutes number init=none recipe="${ctc}_scratch.yaml" run="$fold/$1"
+  IFS=- read -r system minutes number <<<"$1"
+  if [ "$system" != scratch ]; then
+    recipe="$ctc.yaml" init="$fold/pretrain_$system/model"
+  fi
+  speechssl finetune "$recipe" "$(transcripts "$minutes")" "$run" --init "$init" --seed "$number"
+  if [ ! -e "$run/test.lm.hyps.jsonl" ]; then
+    decode_run "$run" "$(transcripts "$minutes")" "$labelled"
+  fi
+}
+
+# score_benchmark DECODING HYPOTHESES RUN...: results.DECODING.json, a table and a figure.
+score_benchmark() {
+  local decoding=$1 hyps=$2 rows=() pairs=() run system minutes number
+  shift 2
+  for run in "$@"; do
+    IFS=- read -r system minutes number <<<"$run"
+    if [ "$minutes" = all ]; then minutes=$(minutes_of "$labelled"); fi
+    rows+=(--row "system=$system,run=$fold/$run,hyps=$fold/$run/$hyps,label_minutes=$minutes")
+  done
+  for system in $objectives; do pairs+=(--compare "$system:scratch"); done
+  python "$root/tools/results.py" --corpus "$(basename "$here")" "${rows[@]}" "${pairs[@]}" \
+    --out "$fold/results.$decoding.json" --comparisons "$fold/comparisons.$decoding.json"
+  python "$root/tools/label_efficiency.py" "$fold/results.$decoding.json" \
+    "$fold/label_efficiency.$decoding.png" \
+    --title "$(basename "$here"), equal $equal, $decoding" "${references[@]}"
+}
+
+run_stage 0 "corpus" corpus_stage
+run_stage 1 "cluster targets" targets_stage
+for minutes in $label_minutes; do
+  if [ "$minutes" != all ]; then
+    python "$root/tools/subset.py" "$labelled" "$(transcripts "$minutes")" \
+      --minutes "$minutes" --seed 0
+  fi
+done
+echo "== pretraining: $objectives"
+side_by_side pretrain_objective $objectives
+systems=()
+for minutes in $label_minutes; do
+  for number in $seeds; do
+    for system in scratch $objectives; do systems+=("$system-$minutes-$number"); done
+  done
+done
+echo "== fine-tuning: ${#systems[@]} systems"
+side_by_side finetune_and_decode "${systems[@]}"
+score_benchmark greedy test.hyps.jsonl "${systems[@]}"
+score_benchmark lm test.lm.hyps.jsonl "${systems[@]}"

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# From one language of Mozilla Common Voice to a recogniser of it: pretrained on all clips, checked
+# or not, or started from a model that is there already, beside the same network from scratch.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+stage=0 stop_stage=6 corpus="" exp="" seed=1
+language="" init="" systems="pretrained scratch" pretrain_updates="" finetune_updates=""
+
+usage() {
+  cat <<EOF
+usage: egs/common_voice/run.sh --language CODE --corpus DIR [--init MODEL] [--systems LIST]
+                               [--pretrain-updates N] [--finetune-updates N]
+                               [--stage N] [--stop-stage M] [--exp DIR] [--seed S]
+
+  --language              code of the language, as sw or zh-CN
+  --corpus                the unpacked release (cv-corpus-...), or the folder of the language in it;
+                          download it from https://commonvoice.mozilla.org/datasets
+  --init                  a model folder to fine-tune from (\`speechssl import\` makes one of a
+                          published checkpoint); stages 1 and 2 are then skipped
+  --systems               what is fine-tuned (default "pretrained scratch")
+  --pretrain-updates, --finetune-updates
+                          length of training (default: what conf/ says)
+  --stage, --stop-stage   first and last stage to run (0 to 6)
+  --exp                   where everything is written (default egs/common_voice/exp/CODE)
+  --seed                  seed of clusters, weights, batches and masks (default 1)
+
+Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune, 4 decode, 5 score, 6 transcribe held-out
+clips. Languages written without spaces (zh-CN, ja) are compared by their CER.
+
+example: egs/common_voice/run.sh --language sw --corpus /data/cv-corpus-17.0-2024-03-15
+EOF
+}
+
+source "$here/../steps.sh"
+options+=" language init systems pretrain-updates finetune-updates"
+parse_options "$@"
+[ -n "$language" ] || die "--language is needed, as sw or zh-CN"
+[ -n "$corpus" ] || [ "$stage" -gt 0 ] || die "--corpus is needed: the folder of Common Voice"
+exp=${exp:-$here/exp/$language}
+
+data="$exp/data"
+conf="$here/conf"
+start=${init:-$exp/pretrain/model}
+read -ra systems <<< "$systems"
+
+corpus_stage() {
+  local prepare=(python "$root/tools/prepare_common_voice.py" --language "$language"
+    --corpus "$corpus" --jobs "$(nproc)")
+  "${prepare[@]}" "$data/transcribed"
+  if [ -z "$init" ]; then "${prepare[@]}" "$data/all" --validated --other; fi
+}
+
+targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
+
+pretrain_stage() {
+  pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed" \
+    ${pretrain_updates:+training.updates="$pretrain_updates"}
+}
+
+finetune_system() {
+  case "$1" in
+    pretrained) local recipe=ctc from="$start" ;;
+    scratch) local recipe=ctc_scratch from=none ;;
+    *) die "--systems knows pretrained and scratch, not $1" ;;
+  esac
+  speechssl finetune "$conf/$recipe.yaml" "$data/transcribed" "$exp/$1" --init "$from" \
+    --seed "$seed" ${finetune_updates:+training.updates="$finetune_updates"}
+}
+
+finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
+
+decode_stage() {
+  for system in "${systems[@]}"; do
+    speechssl decode "$exp/$system/model" "$data/transcribed/test/cuts.jsonl.gz" \
+      "$exp/$system/test.hyps.jsonl" --overwrite
+  done
+}
+
+score_stage() {
+  local rows=() compare=() minutes
+  minutes=$(minutes_of "$data/transcribed")
+  for system in "${systems[@]}"; do
+    rows+=(--row "system=$system,run=$exp/$system,label_minutes=$minutes")
+  done
+  if [ ${#systems[@]} -gt 1 ]; then compare=(--compare "${systems[0]}:${systems[1]}"); fi
+  python "$root/tools/results.py" --corpus "common_voice_$language" "${rows[@]}" "${compare[@]}" \
+    --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
+}
+
+transcribe_stage() {
+  show_transcripts "$exp/${systems[0]}/model" "$data/transcribed/test/cuts.jsonl.gz" 3
+}
+
+run_stage 0 "corpus" corpus_stage
+if [ -z "$init" ]; then
+  run_stage 1 "cluster targets" targets_stage
+  run_stage 2 "pretraining" pretrain_stage
+fi
+run_stage 3 "fine-tuning" finetune_stage
+run_stage 4 "decoding" decode_stage
+run_stage 5 "scores" score_stage
+run_stage 6 "transcribing held-out clips" transcribe_stage

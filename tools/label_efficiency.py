@@ -1,0 +1,172 @@
+#!/usr/bin/env python
+"""Draws what pretraining is worth: error rate over minutes of transcripts, a line per system."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from speechssl.cli.main import OneLineErrors
+from speechssl.errors import ConfigError
+from speechssl.files import atomic_path
+from speechssl.tables import percent, table
+
+LINES = ["-", "--", ":", "-."]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system at some minutes of transcripts."""
+
+    system: str
+    minutes: float
+    wers: tuple[float, ...]
+    """Of each seed."""
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.wers)
+
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % confidence interval of the mean over seeds, by Student's t; 0 for one
+        seed, which says nothing of it."""
+        if len(self.wers) < 2:
+            return 0.0
+        from scipy.stats import t
+
+        error = statistics.stdev(self.wers) / math.sqrt(len(self.wers))
+        return float(t.ppf(0.975, len(self.wers) - 1)) * error
+
+
+@click.command(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("figure", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--title", default="", help="Above the figure.")
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="NAME=WER",
+    help="A published error rate in percent, drawn as a line across. Repeat for more.",
+)
+def main(results: Path, figure: Path, title: str, references: tuple[str, ...]) -> None:
+    """Draws FIGURE (png) from RESULTS (results.json of tools/results.py) and prints its table.
+
+    Rows of one system and one amount of transcripts are seeds of each other: their mean and its
+    95 % confidence interval are drawn.
+
+    \b
+    Example:
+      python tools/label_efficiency.py exp/results.json exp/label_efficiency.png \\
+        --reference "Kaldi tri3=5.95"
+    """
+    points = read_points(results)
+    lines = [_reference(text) for text in references]
+    draw(points, lines, title, figure)
+    click.echo(format_points(points))
+
+
+def read_points(path: Path) -> list[Point]:
+    """The points of a results.json, best systems first, each with rising minutes.
+
+    Raises ``ConfigError`` where the file is no such list.
+    """
+    wers: dict[tuple[str, float], list[float]] = defaultdict(list)
+    try:
+        for entry in json.loads(path.read_text(encoding="utf-8")):
+            wers[str(entry["system"]), float(entry["label_minutes"])].append(float(entry["wer"]))
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"{path}: is no results.json of tools/results.py ({problem}); make it again."
+        ) from None
+    if not wers:
+        raise ConfigError(f"{path}: holds no results.")
+    points = [Point(system, minutes, tuple(seeds)) for (system, minutes), seeds in wers.items()]
+    best = {name: min(p.mean for p in points if p.system == name) for name, _ in wers}
+    return sorted(points, key=lambda point: (best[point.system], point.system, point.minutes))
+
+
+def _reference(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        wer = float(value)
+    except ValueError:
+        name = ""
+    if not name:
+        raise ConfigError(f"--reference {text!r}: is not of the form NAME=WER (Kaldi tri3=5.95).")
+    return name, wer
+
+
+def format_points(points: Sequence[Point]) -> str:
+    """The table: a line per system, a column per amount of transcripts."""
+    minutes = sorted({point.minutes for point in points})
+    rows = [["WER %, mean of seeds", *(f"{value:g} min" for value in minutes)]]
+    for system in dict.fromkeys(point.system for point in points):
+        own = {point.minutes: point for point in points if point.system == system}
+        rows.append([system, *(_cell(own.get(value)) for value in minutes)])
+    return table(rows)
+
+
+def _cell(point: Point | None) -> str:
+    if point is None:
+        return "-"
+    spread = f" ± {percent(point.half_width)}" if len(point.wers) > 1 else ""
+    return f"{percent(point.mean)}{spread} ({len(point.wers)})"
+
+
+def draw(
+    points: Sequence[Point], references: Sequence[tuple[str, float]], title: str, path: Path
+) -> None:
+    """Draws mean and interval of each system over the minutes of transcripts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.8), dpi=150)
+    systems = list(dict.fromkeys(point.system for point in points))
+    colours: Any = pyplot.get_cmap("viridis")
+    for number, system in enumerate(systems):
+        own = [point for point in points if point.system == system]
+        means = [100 * point.mean for point in own]
+        minutes = [point.minutes for point in own]
+        width = [100 * point.half_width for point in own]
+        colour = colours(number / max(1, len(systems)))
+        style = LINES[number % len(LINES)]
+        axes.plot(minutes, means, style, marker="o", color=colour, label=system)
+        low, high = ([m + sign * w for m, w in zip(means, width)] for sign in (-1, 1))
+        axes.fill_between(minutes, low, high, color=colour, alpha=0.15, linewidth=0)
+    for name, wer in references:
+        axes.axhline(wer, color="0.6", linewidth=1)
+        place = (1, wer)
+        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        axes.annotate(f"{name}: {wer:g}", place, (-4, 3), ha="right", fontsize=8, **where)
+    ticks = sorted({point.minutes for point in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("minutes of transcripts")
+    axes.set_ylabel("word error rate (%)")
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(axis="y", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", format="png")
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
