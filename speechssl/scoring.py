@@ -58,6 +58,9 @@ class Hypothesis:
     seconds: float | None = None
     """Duration of the recording in seconds."""
 
+    nbest: list[dict[str, Any]] | None = None
+    """Readings with their scores, best first, for use elsewhere: {"text", "score"}."""
+
 
 def write_hypotheses(path: Path | str, hypotheses: Iterable[Hypothesis]) -> None:
     """Writes one JSON object per line, atomically; unknown references and seconds are left out."""
@@ -247,7 +250,9 @@ def score(hypotheses: Sequence[Hypothesis], *, resamples: int = RESAMPLES, seed:
         utterances=utterances,
         words=sum((u.words for u in utterances), Counts(0, 0, 0, 0)),
         characters=sum((u.characters for u in utterances), Counts(0, 0, 0, 0)),
-        wer_interval=_interval(bootstrap(errors, lengths, resamples=resamples, seed=seed)),
+        wer_interval=percentile_interval(
+            bootstrap(errors, lengths, resamples=resamples, seed=seed)
+        ),
     )
 
 
@@ -331,8 +336,8 @@ def bootstrap(
     return rates
 
 
-def _interval(rates: NDArray[np.float64]) -> tuple[float, float]:
-    """The percentile interval of bootstrapped ``rates``."""
+def percentile_interval(rates: NDArray[np.float64]) -> tuple[float, float]:
+    """The interval of ``CONFIDENCE`` of bootstrapped ``rates``, by the percentile method."""
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(rates, [tail, 1 - tail])
     return float(low), float(high)
@@ -419,7 +424,7 @@ def compare(
     rates = bootstrap(differences, lengths, resamples=resamples, seed=seed)
     return Comparison(
         difference=first.wer - second.wer,
-        difference_interval=_interval(rates),
+        difference_interval=percentile_interval(rates),
         p_value=randomisation_p_value(differences),
         probability_of_improvement=float((rates < 0).mean()),
         better=int((differences < 0).sum()),

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from speechssl.cli._decoding import decoder_options
+
+if TYPE_CHECKING:
+    from speechssl.decoding.settings import DecodingSettings
 
 
 @click.command(short_help="Transcribe all cuts of a manifest.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("cuts", type=click.Path(path_type=Path))
 @click.argument("hypotheses", metavar="HYPS.jsonl", type=click.Path(path_type=Path))
+@decoder_options
+@click.option("--nbest", type=click.IntRange(min=1), help="Also write so many readings, scored.")
 @click.option(
     "--batch-seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -30,20 +38,32 @@ def command(
     device: str,
     allow_unknown: bool,
     overwrite: bool,
+    nbest: int | None,
+    decoding: DecodingSettings,
 ) -> None:
     """Transcribe every cut in CUTS (a cuts.jsonl.gz) with the recogniser in the folder MODEL.
 
     HYPS.jsonl gets one line per cut, in the order of CUTS: {"id", "text", "reference" (if the
-    cut has a transcript), "seconds"}. A recording that cannot be read is left out and named; the
-    others are written, and the exit status is 2.
+    cut has a transcript), "seconds"}, and with --nbest "nbest": [{"text", "score"}, ...], best
+    first. A recording that cannot be read is left out and named; the others are written, and the
+    exit status is 2.
+
+    Decoding is greedy unless an option asks for a beam search. A language model of words (see
+    `speechssl lm`) lets only its own words be written, hotwords excepted; one of characters lets
+    any be. `speechssl tune-decoding` finds the weights.
 
     \b
     Example:
       speechssl decode exp/finetune/model data/test/cuts.jsonl.gz exp/finetune/hyps.jsonl
       speechssl score exp/finetune/hyps.jsonl
+      speechssl decode exp/finetune/model data/test/cuts.jsonl.gz exp/finetune/lm.hyps.jsonl \\
+        --decoding exp/decoding.yaml --hotwords names.txt --nbest 10
     """
+    from dataclasses import replace
+
     from speechssl.data.manifest import load_cuts
     from speechssl.decoding.cuts import check_references, decode_cuts
+    from speechssl.decoding.settings import make_decoder
     from speechssl.decoding.transcriber import Transcriber
     from speechssl.errors import AudioError, RunFolderError
     from speechssl.scoring import write_hypotheses
@@ -52,10 +72,14 @@ def command(
         raise RunFolderError(f"{hypotheses}: exists; give --overwrite to replace it.")
     manifest = load_cuts(cuts)
     transcriber = Transcriber(model, device=device)
+    settings = decoding if nbest is None else replace(decoding, nbest=nbest)
+    transcriber.decoder = make_decoder(settings, transcriber.tokens)
     if not allow_unknown:
         check_references(manifest, transcriber.tokens)
     began = time.perf_counter()
-    results, bad = decode_cuts(transcriber, manifest, batch_seconds=batch_seconds)
+    results, bad = decode_cuts(
+        transcriber, manifest, batch_seconds=batch_seconds, nbest=settings.nbest
+    )
     elapsed = time.perf_counter() - began
     for reason in bad.values():
         click.echo(f"skipped: {reason}", err=True)

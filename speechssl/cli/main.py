@@ -99,6 +99,7 @@ def group() -> None:
       speechssl finetune    recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
       speechssl decode      exp/finetune/model data/test/cuts.jsonl.gz hyps.jsonl
       speechssl score       hyps.jsonl
+      speechssl lm          data/train/cuts.jsonl.gz words.arpa
       speechssl transcribe  exp/finetune/model recording.wav
 
     Every command has its own --help with an example.

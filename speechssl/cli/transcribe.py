@@ -1,72 +1,254 @@
-"""``speechssl transcribe``: text from audio files. Loads no training code."""
+"""``speechssl transcribe``: text and subtitles from audio files. Loads no training code."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+from speechssl.cli._decoding import decoder_options
+from speechssl.cli._outputs import format_option, line_option, settings_hash, write_once
+
+if TYPE_CHECKING:
+    from speechssl.decoding.output_folder import OutputFolder
+    from speechssl.decoding.settings import DecodingSettings
+    from speechssl.decoding.transcriber import Transcriber
+    from speechssl.decoding.transcript import Transcript
+    from speechssl.errors import AudioError
+
+    Result = tuple[Path, Transcript | AudioError]
+    """A recording and what is said in it, or why it cannot be read."""
+
+PROGRESS = (
+    "transcribe {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
+    "[{elapsed}<{remaining}, {rate_noinv:.0f} times real time]"
+)
+"""The progress bar, in tqdm's fields."""
 
 
 @click.command(short_help="Transcribe audio files or folders.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("audio", nargs=-1, required=True, type=click.Path(path_type=Path))
+@format_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write the lines to this file, not to stdout."
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write a file per recording and format to this folder; go on where a run was stopped.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write what is printed to this file instead."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@click.option(
+    "--vad/--no-vad",
+    default=None,
+    help="Skip silence in all recordings, or in none.  [default: in those of more than 30 s]",
+)
+@decoder_options
+@click.option("--nbest", type=click.IntRange(min=1), help="json: also so many other readings.")
+@line_option
+@click.option(
+    "--batch-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Audio computed at once, padding included. Lower it when memory runs out.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16 is faster on processors made for it (most GPUs, AMX); few words change.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-def command(model: Path, audio: tuple[Path, ...], out: Path | None, device: str) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    model: Path,
+    audio: tuple[Path, ...],
+    formats: tuple[str, ...],
+    output_dir: Path | None,
+    out: Path | None,
+    overwrite: bool,
+    vad: bool | None,
+    nbest: int | None,
+    line_characters: int,
+    batch_seconds: float,
+    precision: Literal["fp32", "bf16"],
+    device: str,
+    decoding: DecodingSettings,
+) -> None:
     """Transcribe audio files, and all audio files in folders, with the recogniser in MODEL.
 
-    Prints the text of a single file, or lines of path, tabulator, text for several. Any format,
-    rate and number of channels; long recordings are computed in windows. A file that cannot be
-    read is named on stderr and the others go on; the exit status is then 2.
+    Any format, rate and number of channels, any length; - is a recording from stdin (a WAV
+    stream, or raw 16-bit samples at 16 kHz). Prints the text of a single file, or lines of path,
+    tabulator, text for several. Other formats: json has words with times and confidences; srt and
+    vtt are subtitles; tsv, ctm and textgrid are for other programs.
+
+    In recordings of more than 30 seconds silence is skipped (found by Silero's network) and each
+    stretch of speech computed by itself, in windows where it is long, whose seams cut no word.
+    With --no-vad everything is computed.
+
+    Decoding is greedy unless an option asks for a beam search (see speechssl decode).
+
+    With --output-dir, recordings whose files are there already are skipped, if those came from
+    the same audio, model and options (transcribed.jsonl in the folder remembers). A file that
+    cannot be read is named on stderr and the others go on; the exit status is then 2.
 
     \b
     Example:
       speechssl transcribe exp/finetune/model recording.wav
-      speechssl transcribe exp/finetune/model recordings/ --out recordings.tsv
+      speechssl transcribe exp/finetune/model interview.mp3 --format srt --out interview.srt
+      speechssl transcribe exp/finetune/model recordings/ --output-dir texts --format txt,vtt
     """
-    from speechssl.decoding.transcriber import Transcriber
-    from speechssl.errors import AudioError
-    from speechssl.files import write_text
+    from dataclasses import replace
 
-    transcriber = Transcriber(model, device=device)
+    from speechssl.decoding.output_folder import OutputFolder, recordings_in
+    from speechssl.decoding.settings import make_decoder
+    from speechssl.decoding.transcriber import Transcriber
+    from speechssl.errors import AudioError, ConfigError
+
+    stdin = Path("-") in audio
     single = len(audio) == 1 and not audio[0].is_dir()
-    lines: list[str] = []
-    failed: list[str] = []
-    for path in _recordings(audio, failed):
-        try:
-            text = transcriber.transcribe_file(path)
-        except AudioError as error:
-            _report(error, failed, path)
-            continue
-        lines.append(text if single else f"{path}\t{text}")
-        if out is None:
-            click.echo(lines[-1])
-    if out is not None and lines:
-        write_text(out, "\n".join(lines) + "\n")
-    if failed and len(failed) + len(lines) > 1:
-        raise AudioError(
-            f"{len(failed)} of {len(failed) + len(lines)} recordings could not be transcribed "
-            "(named above)."
-        )
+    if stdin and (not single or output_dir or vad):
+        raise ConfigError("- stands alone, without --output-dir and --vad; name files instead.")
+    if output_dir is None and formats != ("txt",) and not (single and len(formats) == 1):
+        raise ConfigError("several recordings or formats need --output-dir.")
+    if output_dir is not None and out is not None:
+        raise ConfigError("--out and --output-dir are two ways to write; give one of them.")
+    write_once(out, overwrite)
+
+    recordings, bad = ([(Path(), Path("-"))], []) if stdin else recordings_in(audio)
+    todo = [path for _, path in recordings]
+    folder = None
+    if output_dir is not None:
+        origin = settings_hash(context, model)
+        folder = OutputFolder(output_dir, formats, origin, line_characters, overwrite)
+        todo = folder.plan(recordings)
+        if done := len(recordings) - len(todo):
+            click.echo(f"{done} of {len(recordings)} recordings are transcribed already", err=True)
+    transcriber = Transcriber(
+        model, device=device, precision=precision, batch_seconds=batch_seconds
+    )
+    settings = replace(decoding, nbest=nbest + 1) if nbest else decoding
+    transcriber.decoder = make_decoder(settings, transcriber.tokens)
+    show_progress = folder is not None or out is not None  # else the lines show it
+    found = _stdin(transcriber) if stdin else _files(transcriber, todo, vad, show_progress)
+    results: Iterable[Result] = chain(bad, found)
+    if folder is not None:
+        failed = _write(results, folder)
+        click.echo(f"{len(todo) + len(bad) - failed} recordings -> {output_dir}", err=True)
+    else:
+        ordered = _in_order(results, [path for path, _ in bad] + todo)
+        form = None if not single else formats[0]
+        failed = _print(ordered, form, line_characters, out)
+    total = len(todo) + len(bad)
+    if failed and total > 1:
+        raise AudioError(f"{failed} of {total} recordings could not be transcribed (named above).")
     if failed:
         raise click.exceptions.Exit(2)
 
 
-def _recordings(audio: tuple[Path, ...], failed: list[str]) -> Iterator[Path]:
-    """The files to transcribe; a missing path or a folder without audio counts as failed."""
-    from speechssl.data.audio import find_audio
+def _files(
+    transcriber: Transcriber, files: list[Path], vad: bool | None, show_progress: bool
+) -> Iterator[Result]:
+    from tqdm import tqdm
+
+    from speechssl.decoding.bulk import any_long, measure, transcribe_files
+
+    lengths = measure(files)
+    activity = None
+    if vad or (vad is None and any_long(transcriber, lengths)):
+        from speechssl.data.vad import VoiceActivity
+
+        activity = VoiceActivity()
+    total = sum(length or 0.0 for length in lengths)
+    hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
+    with tqdm(total=total, bar_format=PROGRESS, disable=hidden) as bar:
+        yield from transcribe_files(
+            transcriber,
+            files,
+            lengths,
+            activity=activity,
+            skip_in_short=bool(vad),
+            on_audio=bar.update,
+        )
+
+
+def _stdin(transcriber: Transcriber) -> Iterator[Result]:
+    from speechssl.data.streams import pipe_blocks
     from speechssl.errors import AudioError
 
-    for path in audio:
-        try:
-            yield from find_audio(path)
-        except AudioError as error:
-            _report(error, failed, path)
+    try:
+        blocks = pipe_blocks(sys.stdin.buffer)
+        yield Path("-"), transcriber.stream_transcript(blocks)
+    except AudioError as error:
+        yield Path("-"), error
 
 
-def _report(error: Exception, failed: list[str], path: Path) -> None:
+def _in_order(results: Iterable[Result], paths: list[Path]) -> Iterator[Result]:
+    """``results`` in the order of ``paths``, each as soon as those before it are there."""
+    early: dict[Path, Transcript | AudioError] = {}
+    following = 0
+    for path, result in results:
+        early[path] = result
+        while following < len(paths) and paths[following] in early:
+            yield paths[following], early[paths[following]]
+            following += 1
+
+
+def _write(results: Iterable[Result], folder: OutputFolder) -> int:
+    """Writes the transcripts to ``folder``. Returns how many recordings failed."""
+    from speechssl.errors import AudioError
+
+    failed = 0
+    for path, result in results:
+        if isinstance(result, AudioError):
+            failed += _report(result)
+        else:
+            folder.write(path, result)
+    return failed
+
+
+def _print(
+    results: Iterable[Result], form: str | None, line_characters: int, out: Path | None
+) -> int:
+    """Prints the transcripts, or writes what would be printed to ``out``.
+
+    ``form`` is the format of a single recording; None for lines of path, tabulator, text. Returns
+    how many recordings failed.
+    """
+    from speechssl.decoding.outputs import render
+    from speechssl.errors import AudioError
+    from speechssl.files import write_text
+
+    failed = 0
+    printed = []
+    for path, result in results:
+        if isinstance(result, AudioError):
+            failed += _report(result)
+            continue
+        if form is None:
+            text = f"{path}\t{result.text}\n"
+        else:
+            text = render(
+                result, form, "stdin" if path == Path("-") else path.stem, line_characters
+            )
+        if out is None:
+            click.echo(text, nl=False)
+        else:
+            printed.append(text)
+    if out is not None and printed:
+        write_text(out, "".join(printed))
+    return failed
+
+
+def _report(error: Exception) -> int:
+    """Says what is wrong with a recording. Returns 1, which one more has failed."""
     click.echo(f"error: {' '.join(str(error).split())}", err=True)
-    failed.append(str(path))
+    return 1

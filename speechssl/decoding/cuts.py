@@ -14,6 +14,7 @@ from speechssl.data.audio import read_cut
 from speechssl.data.loading import reading_threads, sorted_batches
 from speechssl.data.manifest import cut_text
 from speechssl.data.text import Tokens
+from speechssl.decoding.segments import mark_pauses
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import AudioError, TokensError
 from speechssl.scoring import Hypothesis
@@ -49,31 +50,64 @@ def check_references(cuts: CutSet, tokens: Tokens) -> None:
 
 
 def decode_cuts(
-    transcriber: Transcriber, cuts: CutSet, *, batch_seconds: float = 120.0
+    transcriber: Transcriber, cuts: CutSet, *, batch_seconds: float = 120.0, nbest: int = 1
 ) -> tuple[list[Hypothesis], dict[str, str]]:
     """Transcribes all ``cuts``, in batches of up to ``batch_seconds`` including padding.
 
     Returns the hypotheses in the order of ``cuts``, and for each cut whose recording could not
-    be read (it is left out) the reason. Shows a progress bar where stderr is a terminal.
+    be read (it is left out) the reason. With ``nbest`` above 1 each hypothesis also has up to so
+    many readings, if the transcriber's decoder gives them. Shows a progress bar where stderr is a
+    terminal.
     """
     found: dict[str, Hypothesis] = {}
-    bad: dict[str, str] = {}
-    total = sum(cut.duration for cut in cuts)
-    with tqdm(total=total, desc="decode", bar_format=PROGRESS, disable=None) as progress:
-        for batch in _read_ahead(sorted_batches(cuts, batch_seconds)):
-            waveforms: dict[str, Tensor] = {}
-            for cut, future in batch:
-                try:
-                    waveforms[cut.id] = future.result()
-                except AudioError as error:
-                    bad[cut.id] = str(error)
-            texts = dict(zip(waveforms, transcriber.transcribe(list(waveforms.values()))))
-            for cut, _ in batch:
-                if cut.id in texts:
-                    seconds = round(cut.duration, 3)
-                    found[cut.id] = Hypothesis(cut.id, texts[cut.id], cut_text(cut), seconds)
-            progress.update(sum(cut.duration for cut, _ in batch))
+    log_probs, bad = _log_probs(transcriber, cuts, batch_seconds)
+    for cut, recording in log_probs:
+        readings = transcriber.decoder.decode(recording)
+        found[cut.id] = Hypothesis(
+            cut.id,
+            readings[0].text,
+            cut_text(cut),
+            round(cut.duration, 3),
+            [{"text": r.text, "score": round(r.score, 3)} for r in readings[:nbest]]
+            if nbest > 1
+            else None,
+        )
     return [found[cut.id] for cut in cuts if cut.id in found], bad
+
+
+def log_probs_of_cuts(
+    transcriber: Transcriber, cuts: CutSet, *, batch_seconds: float = 120.0
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The log-probabilities [T, V] of each cut, and the reasons of cuts that cannot be read."""
+    log_probs, bad = _log_probs(transcriber, cuts, batch_seconds)
+    return {cut.id: recording for cut, recording in log_probs}, bad
+
+
+def _log_probs(
+    transcriber: Transcriber, cuts: CutSet, batch_seconds: float
+) -> tuple[Iterator[tuple[MonoCut, Tensor]], dict[str, str]]:
+    """Computes what the iterator asks for; the dictionary fills with what cannot be read.
+
+    Pauses are marked, as in everything that the transcriber decodes.
+    """
+    bad: dict[str, str] = {}
+
+    def compute() -> Iterator[tuple[MonoCut, Tensor]]:
+        total = sum(cut.duration for cut in cuts)
+        with tqdm(total=total, desc="decode", bar_format=PROGRESS, disable=None) as progress:
+            for batch in _read_ahead(sorted_batches(cuts, batch_seconds)):
+                waveforms: list[tuple[MonoCut, Tensor]] = []
+                for cut, future in batch:
+                    try:
+                        waveforms.append((cut, future.result()))
+                    except AudioError as error:
+                        bad[cut.id] = str(error)
+                results = transcriber.log_probs([waveform for _, waveform in waveforms])
+                for (cut, _), log_probs in zip(waveforms, results):
+                    yield cut, mark_pauses(log_probs, transcriber.separator)
+                progress.update(sum(cut.duration for cut, _ in batch))
+
+    return compute(), bad
 
 
 def _read_ahead(

@@ -1,20 +1,27 @@
-"""From a model folder and audio to text, without any training code."""
+"""From audio to text with a trained recogniser. Loads no training code."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from speechssl.data.audio import read_audio
 from speechssl.data.batch import collate
-from speechssl.decoding.greedy import greedy_decode
+from speechssl.data.streams import file_blocks
+from speechssl.data.text import SEPARATOR
+from speechssl.decoding.decoder import Decoder
+from speechssl.decoding.edges import LevelMeter
+from speechssl.decoding.greedy import GreedyDecoder
+from speechssl.decoding.segments import mark_pauses, segments
+from speechssl.decoding.transcript import Transcript, Word
+from speechssl.decoding.windows import WHOLE, Span, Window, cut_windows
+from speechssl.decoding.words import to_words, token_spans
 from speechssl.errors import ConfigError
-from speechssl.frames import FRAME_RATE, HOP_SAMPLES, min_samples, num_frames
+from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
 from speechssl.models.folder import load_ctc
 
 WINDOW_FRAMES = 30 * FRAME_RATE
@@ -23,39 +30,60 @@ WINDOW_FRAMES = 30 * FRAME_RATE
 OVERLAP_FRAMES = 6 * FRAME_RATE
 """What neighbouring windows share; each gives up the half that is nearer to its end."""
 
+BATCH_SECONDS = 120.0
+"""Audio that is computed at once, padding included."""
+
 
 class Transcriber:
     """A recogniser ready to use.
 
     A recording of more than ``window_frames`` frames is computed in windows that overlap by
-    ``overlap_frames``. Windows start on the frame clock, so the frames of all windows together
-    are exactly the frames of the recording; each frame is taken from the window in which it is
-    farther from the border. What a model normalises over the recording, it then normalises over
-    the window.
+    ``overlap_frames`` (see ``cut_windows``) and decoded in segments (see ``segments``). What a
+    model normalises over the recording, it then normalises over the window.
     """
 
     def __init__(
         self,
         model_folder: Path | str,
+        decoder: Decoder | None = None,
         *,
         device: str = "auto",
+        precision: Literal["fp32", "bf16"] = "fp32",
         window_frames: int = WINDOW_FRAMES,
         overlap_frames: int = OVERLAP_FRAMES,
+        batch_seconds: float = BATCH_SECONDS,
     ) -> None:
-        """``device`` is a torch device, or "auto" for the GPU if there is one.
+        """``decoder`` is greedy if None; it can also be set later, when the tokens are known.
 
-        Raises ``ModelFolderError`` if the folder holds no recogniser and ``ConfigError`` if the
-        device is not there.
+        ``device`` is a torch device, or "auto" for the GPU if there is one. With ``precision``
+        bf16 the matrix products are computed in bfloat16: faster on processors made for it, and
+        a word here and there may differ. Raises ``ModelFolderError`` if the folder holds no
+        recogniser and ``ConfigError`` if the device is not there.
         """
         self.device = _find_device(device)
+        self.precision = precision
         model, self.tokens = load_ctc(model_folder)
         self.model = model.to(self.device).eval()
+        self.decoder: Decoder = decoder or GreedyDecoder(self.tokens)
         self.window_frames = window_frames
         self.overlap_frames = overlap_frames
+        self.batch_seconds = batch_seconds
+
+    @property
+    def separator(self) -> int:
+        """The token that stands for the space between words."""
+        return self.tokens.symbols.index(SEPARATOR)
+
+    @property
+    def grid_frames(self) -> int:
+        """Frames that the model sees as one: what is computed apart begins at multiples of it."""
+        return self.model.encoder.config.squeeze
+
+    # --- texts -------------------------------------------------------------------------------
 
     def transcribe_file(self, path: Path | str) -> str:
         """The text of an audio file. Raises ``AudioError`` if it cannot be read."""
-        return self.transcribe_waveform(read_audio(path))
+        return self.file_transcript(path).text
 
     def transcribe_waveform(self, waveform: Tensor) -> str:
         """The text of one recording: ``waveform`` [S] float32 at 16 kHz."""
@@ -63,61 +91,139 @@ class Transcriber:
 
     def transcribe(self, waveforms: Sequence[Tensor]) -> list[str]:
         """The texts of several recordings, each [S_i] float32 at 16 kHz."""
-        if not waveforms:
-            return []
-        log_probs = self.log_probs(waveforms)
-        frames = torch.tensor([len(recording) for recording in log_probs])  # [B]
-        return greedy_decode(pad_sequence(log_probs, batch_first=True), frames, self.tokens)
+        return [transcript.text for transcript in self.transcripts(waveforms)]
 
-    @torch.inference_mode()
+    # --- transcripts -------------------------------------------------------------------------
+
+    def transcripts(self, waveforms: Sequence[Tensor]) -> list[Transcript]:
+        """What is said in several recordings, each [S_i] float32 at 16 kHz, and when."""
+        results = []
+        for waveform, log_probs in zip(waveforms, self.log_probs(waveforms)):
+            meter = LevelMeter()
+            meter.push(waveform)
+            results.append(self._decode([(0.0, [log_probs])], meter))
+        return results
+
+    def file_transcript(self, path: Path | str, spans: Iterable[Span] = (WHOLE,)) -> Transcript:
+        """What is said in the ``spans`` of an audio file. See ``stream_transcript``."""
+        return self.stream_transcript(file_blocks(path), spans)
+
+    def stream_transcript(
+        self, blocks: Iterable[Tensor], spans: Iterable[Span] = (WHOLE,)
+    ) -> Transcript:
+        """What is said in a recording of any length that comes as a stream.
+
+        ``blocks`` are [S] float32 at 16 kHz, one behind the other; ``spans`` are the stretches to
+        transcribe, all of it if there is only ``WHOLE``. Neither the samples nor the
+        log-probabilities of the whole recording are ever in memory.
+        """
+        meter = LevelMeter()
+        stream = meter.listen(blocks)
+        spans = list(spans)
+        windows = self._windows(stream, spans)
+        by_span = groupby(self._window_log_probs(windows), key=lambda part: part[0].span)
+        stretches = (
+            (spans[span][0] / SAMPLE_RATE, (log_probs for _, log_probs in parts))
+            for span, parts in by_span
+        )
+        return self._decode(chain(stretches, _drained(stream)), meter)
+
+    def _decode(
+        self, stretches: Iterable[tuple[float, Iterable[Tensor]]], meter: LevelMeter
+    ) -> Transcript:
+        """Decodes stretches of a recording: where each begins in seconds, and its frames.
+
+        ``meter`` has heard the recording at least up to where the frames come from.
+        """
+        words: list[Word] = []
+        others: list[list[tuple[str, float]]] = []
+        for begin, pieces in stretches:
+            for first, log_probs in segments(pieces, self.separator):
+                found, alternatives = self.read(log_probs, begin + first / FRAME_RATE, meter)
+                words += found
+                others.append(alternatives)
+        text = " ".join(word.text for word in words)
+        alternatives = others[0] if len(others) == 1 else []
+        return Transcript(text, words, round(meter.seconds, 3), alternatives)
+
+    def read(
+        self, log_probs: Tensor, offset: float = 0.0, meter: LevelMeter | None = None
+    ) -> tuple[list[Word], list[tuple[str, float]]]:
+        """Decodes one segment: ``log_probs`` [T, V] on the CPU, from second ``offset`` on.
+
+        ``meter`` has heard the recording, from its start. Returns the words, and the texts and
+        scores of the decoder's other readings.
+        """
+        best, *others = self.decoder.decode(mark_pauses(log_probs, self.separator))
+        words = to_words(
+            token_spans(log_probs, best.tokens, best.frames),
+            self.tokens,
+            num_frames=len(log_probs),
+            text=best.text,
+            offset=offset,
+            levels=meter.levels(offset, len(log_probs) / FRAME_RATE) if meter else None,
+        )
+        return words, [(other.text, other.score) for other in others]
+
+    # --- log-probabilities -------------------------------------------------------------------
+
     def log_probs(self, waveforms: Sequence[Tensor]) -> list[Tensor]:
         """The log-probabilities of each recording, on the CPU.
 
         ``waveforms`` are [S_i] float32 at 16 kHz; the results are [T_i, V] float32 with T_i =
-        ``num_frames(S_i)``, which is 0 for recordings shorter than one frame.
+        ``num_frames(S_i)``, which is 0 for recordings shorter than one frame. Those of one window
+        are computed together.
         """
-        results: dict[int, Tensor] = {}
-        together = []
-        for i, waveform in enumerate(waveforms):
-            frames = num_frames(len(waveform))
-            if frames == 0:
-                results[i] = torch.empty(0, len(self.tokens))
-            elif frames > self.window_frames:
-                results[i] = self._in_windows(waveform)
-            else:
-                together.append(i)
-        if together:
-            results.update(zip(together, self._at_once([waveforms[i] for i in together])))
-        return [results[i] for i in range(len(waveforms))]
+        results = [torch.empty(0, len(self.tokens)) for _ in waveforms]
+        lengths = [num_frames(len(waveform)) for waveform in waveforms]
+        short = [i for i, frames in enumerate(lengths) if 0 < frames <= self.window_frames]
+        for i, log_probs in zip(short, self._at_once([waveforms[i] for i in short])):
+            results[i] = log_probs
+        for i, frames in enumerate(lengths):
+            if frames > self.window_frames:
+                results[i] = torch.cat(list(self.stream_log_probs([waveforms[i]])))
+        return results
 
+    def stream_log_probs(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The log-probabilities of a stream of samples: pieces [t, V] that join without gaps."""
+        windows = self._windows(blocks, (WHOLE,))
+        return (log_probs for _, log_probs in self._window_log_probs(windows))
+
+    def _windows(self, blocks: Iterable[Tensor], spans: Iterable[Span]) -> Iterator[Window]:
+        return cut_windows(blocks, self.window_frames, self.overlap_frames, spans, self.grid_frames)
+
+    def _window_log_probs(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor]]:
+        """Each window with its kept frames, computed in batches."""
+        batch: list[Window] = []
+        for window in windows:
+            longest = max([len(window.samples), *(len(other.samples) for other in batch)])
+            if batch and longest * (len(batch) + 1) > self.batch_seconds * SAMPLE_RATE:
+                yield from self._compute(batch)
+                batch = []
+            batch.append(window)
+        if batch:
+            yield from self._compute(batch)
+
+    def _compute(self, windows: list[Window]) -> Iterator[tuple[Window, Tensor]]:
+        for window, frames in zip(windows, self._at_once([w.samples for w in windows])):
+            yield window, frames[window.start : window.stop]
+
+    @torch.inference_mode()
     def _at_once(self, waveforms: list[Tensor]) -> list[Tensor]:
+        if not waveforms:
+            return []
         batch = collate(waveforms)
         batch.to(self.device)
-        log_probs, frames = self.model(batch.waveforms, batch.lengths)  # [B, T, V], [B]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            log_probs, frames = self.model(batch.waveforms, batch.lengths)  # [B, T, V], [B]
         return [row[:count] for row, count in zip(log_probs.cpu(), frames.tolist())]
 
-    def _in_windows(self, waveform: Tensor) -> Tensor:
-        pieces = []
-        frames = num_frames(len(waveform))
-        for first, start, stop in windows(frames, self.window_frames, self.overlap_frames):
-            from_sample = first * HOP_SAMPLES
-            samples = waveform[from_sample : from_sample + min_samples(self.window_frames)]
-            [log_probs] = self._at_once([samples])
-            pieces.append(log_probs[start - first : stop - first])
-        return torch.cat(pieces)
 
-
-def windows(frames: int, window: int, overlap: int) -> list[tuple[int, int, int]]:
-    """How to cover ``frames`` frames by windows of ``window`` frames that share ``overlap``.
-
-    Returns (first, start, stop) for each: the window begins at frame ``first`` and its results
-    are kept for frames ``start`` to ``stop``. The kept parts join without gaps, in the middle of
-    the overlaps; the last window is moved back so that it too is full.
-    """
-    last = frames - window
-    firsts = [*range(0, last, window - overlap), last]
-    middles = [(after + before + window) // 2 for before, after in pairwise(firsts)]
-    return list(zip(firsts, [0, *middles], [*middles, frames]))
+def _drained(blocks: Iterable[Tensor]) -> Iterator[tuple[float, Iterable[Tensor]]]:
+    """No stretches; reads ``blocks`` to their end, so that the recording's length is known."""
+    for _ in blocks:
+        pass
+    yield from ()
 
 
 def _find_device(name: str) -> torch.device:

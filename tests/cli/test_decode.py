@@ -144,3 +144,39 @@ def test_bad_model_folders(fails, recogniser, corpus, tmp_path):
     (model / "model.safetensors").unlink()
     assert "model.safetensors" in fails("decode", model, cuts, out)
     assert not out.exists()
+
+
+# --- beam search -------------------------------------------------------------------------------
+
+
+def test_nbest(speechssl, recogniser, corpus, tmp_path):
+    out = tmp_path / "hyps.jsonl"
+    result = speechssl("decode", recogniser, cuts_path(corpus, "test"), out, "--nbest", 4)
+    assert result.exit_code == 0, result.output
+    for line in out.read_text().splitlines():
+        fields = json.loads(line)
+        assert fields["nbest"][0]["text"] == fields["text"]
+        assert len({reading["text"] for reading in fields["nbest"]}) == 4
+        scores = [reading["score"] for reading in fields["nbest"]]
+        assert scores == sorted(scores, reverse=True)
+    assert len(read_hypotheses(out)) == 4
+
+
+def test_hotwords_from_a_file_and_by_name(speechssl, fails, recogniser, corpus, tmp_path):
+    names, out = tmp_path / "names.txt", tmp_path / "hyps.jsonl"
+    names.write_text("haha\n\n gaba  bede \n")
+    cuts = cuts_path(corpus, "test")
+    arguments = ("decode", recogniser, cuts, out, "--overwrite", "--hotword-weight", 40)
+    assert speechssl(*arguments, "--hotwords", names, "--hotwords", "dach").exit_code == 0
+    heard = " ".join(hypothesis.text for hypothesis in read_hypotheses(out)).split()
+    assert {"haha", "dach"} & set(heard)
+    assert "hotword 'zoë'" in fails(*arguments, "--hotwords", "zoë")
+
+
+def test_options_win_over_the_file(speechssl, fails, recogniser, corpus, tmp_path):
+    (tmp_path / "decoding.yaml").write_text("lm: missing.arpa\nbeam: 3\n")
+    cuts, out = cuts_path(corpus, "test"), tmp_path / "hyps.jsonl"
+    arguments = ("decode", recogniser, cuts, out, "--decoding", tmp_path / "decoding.yaml")
+    assert "missing.arpa" in fails(*arguments)
+    speechssl("lm", cuts_path(corpus, "train"), tmp_path / "words.arpa")
+    assert speechssl(*arguments, "--lm", tmp_path / "words.arpa").exit_code == 0

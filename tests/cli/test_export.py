@@ -38,4 +38,6 @@ def test_neither_run_nor_model(fails, tmp_path, target):
 def test_filter_banks_have_no_counterpart(fails, recogniser, tmp_path):
     message = fails("export", recogniser, tmp_path / "out", "--to", "hf")
     assert "frontend.kind is 'fbank'" in message
+    message = fails("export", recogniser, tmp_path / "out", "--to", "kaldi")
+    assert "'kaldi' is no project known here; known are" in message
     assert not (tmp_path / "out").exists()

@@ -1,10 +1,15 @@
 import json
 
 import numpy as np
+import pytest
 import soundfile
+import torch
+import transformers
 
 from speechssl.models.folder import load_model_folder
 from tests.interop.models import VOCABULARY, build, edit, save
+from tests.interop.torchaudio_models import build as torchaudio_model
+from tests.interop.torchaudio_models import save as save_for_torchaudio
 
 
 def test_in_transcribe_info_and_out(speechssl, tmp_path):
@@ -27,6 +32,44 @@ def test_in_transcribe_info_and_out(speechssl, tmp_path):
     assert config["architectures"] == ["HubertForCTC"]
 
 
+@pytest.mark.parametrize("architecture", ["Wav2Vec2ForCTC", "HubertForCTC"])
+def test_transcribes_files_as_transformers_does(speechssl, tmp_path, architecture):
+    """A folder as transformers writes it: import, then transcribe, beside greedy decoding."""
+    model = build(architecture, "pre")
+    source = save(model, tmp_path / "hf")
+    assert speechssl("import", source, tmp_path / "model").exit_code == 0
+    files = []
+    for number, seconds in enumerate([0.9, 0.6, 1.2]):
+        noise = 0.2 * np.random.default_rng(number).standard_normal(round(16_000 * seconds))
+        files.append(tmp_path / f"{number}.wav")
+        soundfile.write(files[-1], noise, 16_000)
+    lines = speechssl("transcribe", tmp_path / "model", *files).stdout.splitlines()
+    processor = transformers.Wav2Vec2Processor.from_pretrained(source)
+    for file, line in zip(files, lines, strict=True):
+        samples, _ = soundfile.read(file, dtype="float32")
+        inputs = processor(samples, sampling_rate=16_000, return_tensors="pt")
+        with torch.no_grad():
+            [theirs] = processor.batch_decode(model(**inputs).logits.argmax(-1))
+        assert line.split("\t")[-1] == " ".join(theirs.split())
+        assert len(line) > 10
+
+
+def test_torchaudio_in_and_out(speechssl, fails, tmp_path):
+    network, description = torchaudio_model("wav2vec2_model")
+    source = save_for_torchaudio(network, tmp_path / "ta", description)
+    result = speechssl("import", source, tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    assert "proven: 3 outputs equal those of torchaudio" in result.stderr
+    assert "note: the checkpoint has no mask embedding" in result.stderr
+    assert "wav2vec2_model" in speechssl("info", tmp_path / "model").stdout
+    result = speechssl("export", tmp_path / "model", tmp_path / "out", "--to", "torchaudio")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "model.pt").is_file()
+    (source / "torchaudio.json").unlink()
+    message = fails("import", source, tmp_path / "again", "--from", "torchaudio")
+    assert "torchaudio.json: is missing" in message
+
+
 def test_notes_go_to_stderr(speechssl, tmp_path):
     source = save(build("Wav2Vec2Model"), tmp_path / "hf")
     (source / "preprocessor_config.json").unlink()
@@ -41,7 +84,10 @@ def test_refusals_are_one_line(fails, tmp_path):
     assert "hidden_act is 'relu'" in fails("import", source, tmp_path / "model")
     edit(source / "config.json", hidden_act="gelu", hidden_size="wide")
     assert "hidden_size: expected a whole number" in fails("import", source, tmp_path / "model")
-    assert "no such folder" in fails("import", tmp_path / "nothing", tmp_path / "model")
+    nothing = tmp_path / "nothing"
+    assert "no such file or folder" in fails("import", nothing, tmp_path / "model")
+    assert "no such folder" in fails("import", nothing, tmp_path / "model", "--from", "hf")
+    assert "is no project" in fails("import", source, tmp_path / "model", "--from", "kaldi")
     edit(source / "config.json", hidden_size=32)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("...")

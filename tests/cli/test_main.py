@@ -53,7 +53,7 @@ def test_unknown_command_names_the_nearest(speechssl):
     result = speechssl("transcibe", "x")
     assert result.exit_code == 2
     assert "did you mean 'transcribe'?" in result.stderr
-    assert "known are decode" in speechssl("xyz").stderr
+    assert "known are align" in speechssl("xyz").stderr
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import srt
+from click.testing import CliRunner
 
+from speechssl.cli.main import group
 from speechssl.decoding.transcriber import Transcriber
 
 
@@ -59,6 +63,97 @@ def test_out(speechssl, recogniser, recordings, tmp_path):
     result = speechssl("transcribe", recogniser, *recordings, "--out", out)
     assert (result.exit_code, result.stdout) == (0, "")
     assert out.read_text(encoding="utf-8") == printed
+
+
+def test_nothing_is_overwritten_unasked(speechssl, fails, recogniser, recordings, tmp_path):
+    out = tmp_path / "text.txt"
+    out.write_text("mine")
+    assert "exists" in fails("transcribe", recogniser, recordings[0], "--out", out)
+    assert out.read_text() == "mine"
+    result = speechssl("transcribe", recogniser, recordings[0], "--out", out, "--overwrite")
+    assert result.exit_code == 0
+    assert out.read_text() == speechssl("transcribe", recogniser, recordings[0]).stdout
+
+
+def test_one_file_in_any_format(speechssl, recogniser, recordings):
+    text = Transcriber(recogniser).transcribe_file(recordings[0])
+    values = json.loads(
+        speechssl("transcribe", recogniser, recordings[0], "--format", "json").stdout
+    )
+    assert (values["text"], values["recording"]) == (text, recordings[0].stem)
+    cues = srt.parse(speechssl("transcribe", recogniser, recordings[0], "--format", "srt").stdout)
+    assert " ".join(" ".join(cue.content.split()) for cue in cues) == text
+
+
+def test_other_readings(speechssl, recogniser, recordings):
+    arguments = ("transcribe", recogniser, recordings[0], "--format", "json", "--nbest", 3)
+    values = json.loads(speechssl(*arguments).stdout)
+    assert 1 <= len(values["alternatives"]) <= 3
+    assert values["text"] not in [other["text"] for other in values["alternatives"]]
+
+
+def test_output_folder(speechssl, fails, recogniser, corpus, recordings, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("transcribe", recogniser, corpus / "audio", "--output-dir", out)
+    result = speechssl(*arguments, "--format", "txt,vtt")
+    assert (result.exit_code, result.stdout) == (0, "")
+    stems = {path.stem for path in (corpus / "audio").glob("*.wav")}
+    for ending in (".txt", ".vtt"):
+        assert {path.stem for path in out.glob(f"*{ending}")} == stems
+    transcriber = Transcriber(recogniser)
+    for path in recordings:
+        lines = (out / f"{path.stem}.txt").read_text(encoding="utf-8").split()
+        assert lines == transcriber.transcribe_file(path).split()
+
+    again = speechssl(*arguments, "--format", "txt,vtt")
+    assert "20 of 20 recordings are transcribed already" in again.stderr
+    (out / f"{recordings[0].stem}.txt").unlink()
+    resumed = speechssl(*arguments)
+    assert "19 of 20 recordings are transcribed already" in resumed.stderr
+    assert (out / f"{recordings[0].stem}.txt").exists()
+    message = fails(*arguments, "--beam", 3)  # other options: not the same transcripts
+    assert "another model or other options" in message
+    assert speechssl(*arguments, "--beam", 3, "--overwrite").exit_code == 0
+
+
+def test_output_folder_with_bad_files(speechssl, recogniser, recordings, bad_files, tmp_path):
+    out = tmp_path / "out"
+    files = [recordings[0], *bad_files.values()]
+    result = speechssl("transcribe", recogniser, *files, "--output-dir", out)
+    assert result.exit_code == 2
+    assert result.stderr.count("error: ") == len(bad_files) + 1
+    assert sorted(path.name for path in out.glob("*.txt")) == [f"{recordings[0].stem}.txt"]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_stdin(recogniser, recordings, raw):
+    path = next(path for path in recordings if soundfile.info(path).samplerate == 16_000)
+    samples, _ = soundfile.read(path, dtype="int16")
+    data = samples.tobytes() if raw else path.read_bytes()
+    result = CliRunner().invoke(group, ["transcribe", str(recogniser), "-"], input=data)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split() == Transcriber(recogniser).transcribe_file(path).split()
+
+
+def test_options_that_do_not_go_together(fails, recogniser, recordings, tmp_path):
+    first, second = recordings[:2]
+    assert "stands alone" in fails("transcribe", recogniser, "-", first)
+    assert "need --output-dir" in fails("transcribe", recogniser, first, "--format", "txt,srt")
+    assert "need --output-dir" in fails("transcribe", recogniser, first, second, "--format", "srt")
+    both = ("--out", tmp_path / "a", "--output-dir", tmp_path / "b")
+    assert "give one of them" in fails("transcribe", recogniser, first, *both)
+
+
+def test_unknown_format(speechssl, recogniser, recordings):
+    result = speechssl("transcribe", recogniser, recordings[0], "--format", "txt,docx")
+    assert result.exit_code == 2
+    assert "unknown format 'docx'; known are txt, json" in result.stderr
+
+
+def test_only_speech(speechssl, recogniser, tmp_path):
+    path = tmp_path / "silence.wav"
+    soundfile.write(path, np.zeros(32_000, dtype=np.float32), 16_000)
+    assert speechssl("transcribe", recogniser, path, "--vad").stdout == "\n"
 
 
 def test_bad_files_do_not_stop_the_others(speechssl, recogniser, recordings, bad_files):

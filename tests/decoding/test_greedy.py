@@ -1,9 +1,11 @@
 from itertools import groupby
 
+import pytest
 import torch
 
 from speechssl.data.text import BLANK, Tokens
-from speechssl.decoding.greedy import greedy_decode
+from speechssl.decoding.decoder import Decoded
+from speechssl.decoding.greedy import GreedyDecoder, greedy_decode
 
 TOKENS = Tokens.from_texts(["abcр и"])  # <blank> | a b c и р
 
@@ -49,3 +51,20 @@ def test_frames_behind_the_end_are_ignored():
 def test_equals_torchaudio_greedy_example():
     """The example of Graves et al. 2006, section 3.1: B(a-ab-) = B(-aa--abb) = aab."""
     assert decode("a-ab-") == decode("-aa--abb") == "aab"
+
+
+def test_decoder_tells_tokens_frames_and_score():
+    log_probs = (frames_for("--aa-ab b").exp() * 0.9 + 0.01).log()
+    [reading] = GreedyDecoder(TOKENS).decode(log_probs)
+    assert reading.text == "aab b"
+    assert reading.tokens == TOKENS.encode("aab b")
+    assert reading.frames == [2, 5, 6, 7, 8]
+    assert reading.score == pytest.approx(log_probs.max(-1).values.sum().item())
+    assert GreedyDecoder(TOKENS).decode(log_probs[:0]) == [Decoded("", [], [], 0.0)]
+
+
+def test_decoder_equals_batch():
+    torch.manual_seed(1)
+    log_probs = torch.randn(8, 40, len(TOKENS)).log_softmax(-1)
+    one_by_one = [GreedyDecoder(TOKENS).decode(row)[0].text for row in log_probs]
+    assert greedy_decode(log_probs, torch.full((8,), 40), TOKENS) == one_by_one

@@ -1,78 +1,19 @@
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
 from speechssl.data.audio import read_audio
-from speechssl.data.text import Tokens
-from speechssl.decoding.transcriber import Transcriber, windows
+from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import AudioError, ConfigError, ModelFolderError
 from speechssl.frames import num_frames
-from speechssl.models.ctc import CTCModel
-from speechssl.models.encoder import Encoder
-from speechssl.models.folder import save_model_folder
-from speechssl.models.presets import encoder_config
-
-TOKENS = Tokens.from_texts(["abcdefgh"])
-TINY = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64, "position_kernel": 8}
-
-
-def save(path: Path, model: CTCModel) -> Path:
-    save_model_folder(path, model, tokens=TOKENS)
-    return path
-
-
-def random_model(**changes: object) -> CTCModel:
-    torch.manual_seed(0)
-    model = CTCModel(Encoder(encoder_config("tiny", {**TINY, **changes})), len(TOKENS))
-    torch.nn.init.normal_(model.head.weight)
-    return model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return save(tmp_path_factory.mktemp("recogniser") / "model", random_model())
-
-
-@pytest.fixture(scope="module")
-def near_sighted(tmp_path_factory) -> Path:
-    """A recogniser that sees 8 frames around each frame and no more.
-
-    Its attention adds nothing, and no statistics are taken over the recording.
-    """
-    model = random_model(frontend={"kind": "waveform", "channels": 16, "norm": "layer"})
-    for name, weight in model.named_parameters():
-        if "attention" in name:
-            torch.nn.init.zeros_(weight)
-    return save(tmp_path_factory.mktemp("near-sighted") / "model", model)
 
 
 def noise(seconds: float) -> Tensor:
     torch.manual_seed(int(100 * seconds))
     return torch.randn(int(16_000 * seconds)) * torch.rand(int(16_000 * seconds))
-
-
-# --- windows ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("frames", [101, 102, 119, 120, 180, 181, 182, 500, 1000])
-def test_windows_cover_every_frame_once(frames):
-    parts = windows(frames, window=100, overlap=20)
-    kept = [frame for _, start, stop in parts for frame in range(start, stop)]
-    assert kept == list(range(frames))
-    for i, (first, start, stop) in enumerate(parts):
-        assert 0 <= first <= start < stop <= first + 100 <= frames
-        assert i == 0 or start - first >= 10  # half of the overlap on either side
-        assert i == len(parts) - 1 or first + 100 - stop >= 10
-
-
-def test_windows_by_hand():
-    assert windows(250, window=100, overlap=20) == [
-        (0, 0, 90),
-        (80, 90, 165),
-        (150, 165, 250),
-    ]
 
 
 # --- long recordings -------------------------------------------------------------------------
@@ -84,7 +25,7 @@ def test_stitched_equals_whole(near_sighted, samples):
     [whole] = Transcriber(near_sighted).log_probs([waveform])
     short = Transcriber(near_sighted, window_frames=60, overlap_frames=20)
     [stitched] = short.log_probs([waveform])
-    assert stitched.shape == whole.shape == (num_frames(len(waveform)), len(TOKENS))
+    assert stitched.shape == whole.shape == (num_frames(len(waveform)), 10)
     torch.testing.assert_close(stitched, whole, atol=1e-4, rtol=1e-4)
 
 
@@ -96,24 +37,89 @@ def test_this_test_can_fail(near_sighted):
     assert (stitched - whole).abs().max() > 1e-2
 
 
-def test_long_recordings_never_enter_the_model_whole(folder):
-    transcriber = Transcriber(folder, window_frames=60, overlap_frames=20)
+def test_long_recordings_never_enter_the_model_whole(babbler):
+    transcriber = Transcriber(babbler, window_frames=60, overlap_frames=20)
     seen: list[int] = []
     transcriber.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     transcriber.transcribe([noise(5), noise(0.5)])
     assert max(seen) == 400 + 59 * 320
 
 
+def test_no_word_is_cut_or_doubled_at_the_seams(near_sighted):
+    """Words, times and confidences of a stream in windows are those of the whole recording."""
+    waveform = torch.cat([noise(2), torch.zeros(9000), noise(9), torch.zeros(7000), noise(1)])
+    [whole] = Transcriber(near_sighted).transcripts([waveform])
+    short = Transcriber(near_sighted, window_frames=60, overlap_frames=20)
+    streamed = short.stream_transcript(waveform.split(5000))
+    assert len(whole.words) > 5
+    assert streamed.text == whole.text
+    for left, right in zip(streamed.words, whole.words):
+        assert (left.start, left.end) == (right.start, right.end)
+        assert left.confidence == pytest.approx(right.confidence, abs=1e-3)
+        assert left.symbols == right.symbols
+    assert streamed.seconds == whole.seconds == 13.0
+
+
+def test_spans_are_transcribed_as_recordings_of_their_own(babbler):
+    waveform = noise(3)
+    transcriber = Transcriber(babbler)
+    parts = [(8000, 20_000), (30_000, 44_444)]
+    streamed = transcriber.stream_transcript([waveform], parts)
+    alone = transcriber.transcripts([waveform[start:stop] for start, stop in parts])
+    assert streamed.text == " ".join(transcript.text for transcript in alone)
+    assert streamed.seconds == 3.0
+    assert all(0.5 <= word.start < word.end <= 44_444 / 16_000 for word in streamed.words)
+    assert transcriber.stream_transcript([waveform], []).words == []
+
+
+def test_transcripts(babbler):
+    waveforms = [noise(1), noise(0.01), noise(2)]
+    transcripts = Transcriber(babbler).transcripts(waveforms)
+    assert [t.text for t in transcripts] == Transcriber(babbler).transcribe(waveforms)
+    for waveform, transcript in zip(waveforms, transcripts):
+        assert transcript.text == " ".join(word.text for word in transcript.words)
+        assert transcript.seconds == pytest.approx(len(waveform) / 16_000, abs=1e-3)
+        reached = 0.0
+        for word in transcript.words:
+            assert reached <= word.start < word.end <= transcript.seconds
+            assert 0 < word.confidence <= 1
+            assert "".join(symbol.text for symbol in word.symbols) == word.text
+            assert word.symbols[0].start == word.start
+            assert word.symbols[-1].end == word.end
+            reached = word.end
+    assert transcripts[1].words == []
+
+
+def test_memory_does_not_grow_with_the_recording(babbler):
+    """The samples of the longer recording alone are 58 MB."""
+    code = """
+import resource, sys, torch
+from speechssl.decoding.transcriber import Transcriber
+
+transcriber = Transcriber(sys.argv[1], window_frames=500, overlap_frames=50, batch_seconds=20)
+peaks = []
+for minutes in (1, 15):
+    transcriber.stream_transcript(torch.randn(160_000) for _ in range(6 * minutes))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peaks[1] - peaks[0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(babbler)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 30
+
+
 # --- batches ---------------------------------------------------------------------------------
 
 
-def test_batch_equals_one_by_one(folder):
-    transcriber = Transcriber(folder, window_frames=60, overlap_frames=20)
+def test_batch_equals_one_by_one(babbler):
+    transcriber = Transcriber(babbler, window_frames=60, overlap_frames=20)
     waveforms = [noise(seconds) for seconds in (0.5, 1.1, 0.01, 2.0, 0.9, 1.3)]
     together = transcriber.log_probs(waveforms)
     for waveform, log_probs in zip(waveforms, together):
         [alone] = transcriber.log_probs([waveform])
-        assert log_probs.shape == (num_frames(len(waveform)), len(TOKENS))
+        assert log_probs.shape == (num_frames(len(waveform)), 10)
         torch.testing.assert_close(log_probs, alone, atol=1e-4, rtol=1e-4)
     texts = [transcriber.transcribe_waveform(waveform) for waveform in waveforms]
     assert transcriber.transcribe(waveforms) == texts
@@ -121,14 +127,23 @@ def test_batch_equals_one_by_one(folder):
     assert all(texts[:2])
 
 
-def test_nothing_to_transcribe(folder):
-    transcriber = Transcriber(folder)
+def test_half_precision_is_close(babbler):
+    waveforms = [noise(1), noise(2)]
+    exact = Transcriber(babbler).log_probs(waveforms)
+    rough = Transcriber(babbler, precision="bf16").log_probs(waveforms)
+    for left, right in zip(exact, rough):
+        assert right.dtype == torch.float32
+        assert 0 < (left.exp() - right.exp()).abs().mean() < 0.02
+
+
+def test_nothing_to_transcribe(babbler):
+    transcriber = Transcriber(babbler)
     assert transcriber.transcribe([]) == []
     assert transcriber.transcribe([torch.zeros(0), torch.zeros(399)]) == ["", ""]
 
 
-def test_same_text_twice_and_no_gradient(folder):
-    transcriber = Transcriber(folder)
+def test_same_text_twice_and_no_gradient(babbler):
+    transcriber = Transcriber(babbler)
     waveform = noise(1)
     assert transcriber.transcribe_waveform(waveform) == transcriber.transcribe_waveform(waveform)
     assert not transcriber.log_probs([waveform])[0].requires_grad
@@ -137,26 +152,26 @@ def test_same_text_twice_and_no_gradient(folder):
 # --- files -----------------------------------------------------------------------------------
 
 
-def test_file_equals_waveform(folder, corpus):
-    transcriber = Transcriber(folder)
+def test_file_equals_waveform(babbler, corpus):
+    transcriber = Transcriber(babbler)
     for path in sorted((corpus / "audio").glob("test-*.wav")):
         text = transcriber.transcribe_waveform(read_audio(path))
         assert transcriber.transcribe_file(path) == text
 
 
-def test_errors(folder, tmp_path):
+def test_errors(babbler, tmp_path):
     with pytest.raises(ModelFolderError):
         Transcriber(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="device 'abacus'"):
-        Transcriber(folder, device="abacus")
+        Transcriber(babbler, device="abacus")
     with pytest.raises(AudioError):
-        Transcriber(folder).transcribe_file(tmp_path / "nothing.wav")
+        Transcriber(babbler).transcribe_file(tmp_path / "nothing.wav")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_equals_cpu(folder):
+def test_gpu_equals_cpu(babbler):
     waveforms = [noise(1), noise(2)]
-    on_cpu = Transcriber(folder, device="cpu").log_probs(waveforms)
-    on_gpu = Transcriber(folder, device="cuda").log_probs(waveforms)
+    on_cpu = Transcriber(babbler, device="cpu").log_probs(waveforms)
+    on_gpu = Transcriber(babbler, device="cuda").log_probs(waveforms)
     for left, right in zip(on_cpu, on_gpu):
         torch.testing.assert_close(left, right, atol=1e-2, rtol=1e-2)

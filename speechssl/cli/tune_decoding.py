@@ -1,0 +1,81 @@
+"""``speechssl tune-decoding``: the weights of a beam search, from development data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from speechssl.cli._decoding import search_options
+
+if TYPE_CHECKING:
+    from speechssl.decoding.settings import DecodingSettings
+
+
+@click.command(short_help="Find the weights of a beam search on dev data.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("cuts", type=click.Path(path_type=Path))
+@click.argument("out", metavar="DECODING.yaml", type=click.Path(path_type=Path))
+@search_options
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--overwrite", is_flag=True, help="Replace DECODING.yaml if it exists.")
+def command(
+    model: Path,
+    cuts: Path,
+    out: Path,
+    device: str,
+    overwrite: bool,
+    decoding: DecodingSettings,
+) -> None:
+    """Find how to weigh the language model against the recogniser MODEL.
+
+    Decodes CUTS (a cuts.jsonl.gz of development data) with many weights, keeps those with the
+    lowest WER in DECODING.yaml, and draws the WER over the weights beside it (DECODING.png). The
+    model hears the audio only once. Test data is refused: weights tuned on it would make its WER
+    look better than the recogniser is.
+
+    \b
+    Example:
+      speechssl lm data/train/cuts.jsonl.gz exp/words.arpa
+      speechssl tune-decoding exp/finetune/model data/dev/cuts.jsonl.gz exp/decoding.yaml \\
+        --lm exp/words.arpa
+      speechssl decode exp/finetune/model data/test/cuts.jsonl.gz exp/test.hyps.jsonl \\
+        --decoding exp/decoding.yaml
+    """
+    from speechssl.data.manifest import cut_text, load_cuts
+    from speechssl.decoding.cuts import log_probs_of_cuts
+    from speechssl.decoding.greedy import GreedyDecoder
+    from speechssl.decoding.transcriber import Transcriber
+    from speechssl.decoding.tuning import draw_trials, tune, word_error_rate
+    from speechssl.errors import AudioError, ConfigError, RunFolderError
+    from speechssl.tables import percent, table
+
+    if decoding.lm is None:
+        raise ConfigError("there is nothing to weigh; give a language model with --lm.")
+    split = cuts.resolve().parent.name
+    if split == "test":
+        raise ConfigError(f"{cuts}: is test data, which must not decide anything; give dev data.")
+    if split == "train":
+        click.echo(f"warning: {cuts} is training data; the weights will be too small.", err=True)
+    if out.exists() and not overwrite:
+        raise RunFolderError(f"{out}: exists; give --overwrite to replace it.")
+    manifest = load_cuts(cuts, need_text=True)
+    transcriber = Transcriber(model, device=device)
+    found, bad = log_probs_of_cuts(transcriber, manifest)
+    if bad:
+        raise AudioError(f"{next(iter(bad.values()))} ({len(bad)} recordings cannot be read)")
+    log_probs = [found[cut.id] for cut in manifest]
+    references = [cut_text(cut) or "" for cut in manifest]
+    trials = tune(transcriber.tokens, log_probs, references, decoding)
+    best = trials[0]
+    best.settings.save(out)
+    draw_trials(trials, out.with_suffix(".png"))
+    greedy = word_error_rate(GreedyDecoder(transcriber.tokens), log_probs, references)
+    rows = [["", "WER %", "lm weight", "word score", "beam"], ["greedy", percent(greedy), *"---"]]
+    for name, trial in zip(("best", "second", "third"), trials):
+        chosen = trial.settings
+        weights = (f"{weight:g}" for weight in (chosen.lm_weight, chosen.word_score))
+        rows.append([name, percent(trial.wer), *weights, str(chosen.beam)])
+    click.echo(table(rows))
+    click.echo(f"{len(trials)} trials on {len(references)} cuts -> {out}, {out.stem}.png")

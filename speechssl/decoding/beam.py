@@ -1,0 +1,235 @@
+"""CTC beam search with an n-gram language model and hotwords, by flashlight-text.
+
+Sources: Hannun et al. 2014, "First-pass large vocabulary continuous speech recognition using
+bi-directional recurrent DNNs" (prefix beam search); Collobert et al. 2016, "Wav2Letter", section
+2.4 (lexicon as a prefix tree with language model look-ahead). A reading has the score
+
+    log P(reading | audio) + lm_weight * log10 P_lm(words) + word_score * number of words
+
+in which the first term sums the alignments that the beam still holds.
+
+Two ways to search:
+
+- with words: only words of a lexicon are written, and the language model scores words. The lexicon
+  is a file, or the words of the ARPA file spelled by their characters;
+- without a lexicon: any sequence of tokens may be written, and the language model, if there is one,
+  scores tokens ("|" between words and after the last).
+
+torchaudio wraps the same search, but without a lexicon its ``ctc_decoder`` numbers the tokens
+otherwise for the language model than for the recogniser, so the search is called directly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from flashlight.lib.text.decoder import (
+    LM,
+    CriterionType,
+    DecodeResult,
+    LexiconDecoder,
+    LexiconDecoderOptions,
+    LexiconFreeDecoder,
+    LexiconFreeDecoderOptions,
+    SmearingMode,
+    Trie,
+    ZeroLM,
+)
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary
+from torch import Tensor
+
+from speechssl.data.text import BLANK, SEPARATOR, Tokens
+from speechssl.decoding.decoder import Decoded
+from speechssl.decoding.hotwords import ROOT, HotwordLM, PhraseMatcher
+from speechssl.decoding.lexicon import Lexicon, arpa_words, is_binary, read_lexicon, spell
+from speechssl.decoding.ngram import UNKNOWN
+from speechssl.decoding.settings import DecodingSettings
+from speechssl.errors import LanguageModelError
+
+BEST_TOKENS = 15
+"""Tokens that are tried in each frame."""
+
+THRESHOLD = 25.0
+"""Readings whose score is this far below the best are dropped."""
+
+HOTWORD_BEAM = 3
+"""How many times wider the beam is with hotwords and a lexicon, where every beginning of a hotword
+looks promising and would otherwise push other readings out."""
+
+
+class BeamDecoder:
+    """Beam search as ``DecodingSettings`` describe it."""
+
+    def __init__(self, tokens: Tokens, settings: DecodingSettings) -> None:
+        """Raises ``LanguageModelError`` if a file cannot be used or does not fit ``tokens``."""
+        self.tokens = tokens
+        self.settings = settings
+        self._separator = tokens.symbols.index(SEPARATOR)
+        lexicon = _find_lexicon(tokens, settings)
+        if lexicon is not None:
+            lexicon = {**_spell_hotwords(tokens, settings.hotwords), **lexicon}
+        self._words = None if lexicon is None else [*lexicon, UNKNOWN]
+        dictionary = Dictionary(self._words or [*tokens.symbols, UNKNOWN])
+        dictionary.set_default_index(dictionary.get_index(UNKNOWN))
+        self._lm = _load_lm(settings.lm, dictionary)
+        lm_weight = settings.lm_weight
+        if settings.hotwords:
+            if settings.lm is None or lm_weight == 0:
+                self._lm, lm_weight = ZeroLM(), 1.0
+            self._lm = self._with_hotwords(self._lm, dictionary, scale=1 / lm_weight)
+        wider = HOTWORD_BEAM if settings.hotwords and lexicon is not None else 1
+        options = {
+            "beam_size": wider * settings.beam_size,
+            "beam_size_token": min(BEST_TOKENS, len(tokens)),
+            "beam_threshold": THRESHOLD,
+            "lm_weight": lm_weight,
+            "sil_score": 0.0,
+            "log_add": True,
+            "criterion_type": CriterionType.CTC,
+        }
+        if lexicon is None:
+            free = LexiconFreeDecoderOptions(**options)
+            self._search = LexiconFreeDecoder(free, self._lm, self._separator, BLANK, [])
+        else:
+            closed = LexiconDecoderOptions(
+                **options, word_score=settings.word_score, unk_score=-torch.inf
+            )
+            unknown = dictionary.get_index(UNKNOWN)
+            trie = self._prefix_tree(lexicon, dictionary)
+            self._search = LexiconDecoder(
+                closed, trie, self._lm, self._separator, BLANK, unknown, [], False
+            )
+
+    @property
+    def has_words(self) -> bool:
+        """Whether only the words of a lexicon are written, and ``word_score`` has an effect."""
+        return self._words is not None
+
+    def decode(self, log_probs: Tensor) -> list[Decoded]:
+        """The best readings of ``log_probs`` [T, V], at most ``settings.nbest``."""
+        frames, size = log_probs.shape
+        # A recording ends as a word does. Models mostly do not write the last separator, without
+        # which the last word would not be complete.
+        end = torch.full((1, size), -torch.inf)
+        end[0, self._separator] = 0.0
+        end[0, BLANK] = -THRESHOLD if self.has_words else 0.0
+        emissions = torch.cat([log_probs, end]).contiguous()
+        results = self._search.decode(emissions.data_ptr(), frames + 1, size)
+        readings: dict[str, Decoded] = {}
+        for result in results if frames else []:
+            reading = self._reading(result, frames)
+            readings.setdefault(reading.text, reading)
+            if len(readings) == self.settings.nbest:
+                break
+        return list(readings.values()) or [Decoded("", [], [], 0.0)]
+
+    def _reading(self, result: DecodeResult, frames: int) -> Decoded:
+        """The path of flashlight, which has one token more at either end, without repetitions."""
+        path = result.tokens[1 : frames + 1]
+        ids: list[int] = []
+        first_frames: list[int] = []
+        for frame, (token, before) in enumerate(zip(path, [BLANK, *path])):
+            beside = ids[-1] if ids else self._separator
+            if token in (BLANK, before) or token == beside == self._separator:
+                continue
+            ids.append(token)
+            first_frames.append(frame)
+        if ids and ids[-1] == self._separator:
+            ids.pop()
+            first_frames.pop()
+        if self._words is None:
+            text = self.tokens.decode(ids)
+        else:
+            text = " ".join(self._words[word] for word in result.words if word >= 0)
+        return Decoded(text, ids, first_frames, result.score)
+
+    def _with_hotwords(self, lm: LM, dictionary: Dictionary, scale: float) -> HotwordLM:
+        """``lm`` with credit for the hotwords, in words or, without a lexicon, in tokens."""
+        phrases: list[tuple[list[int], float]] = []
+        for phrase in self.settings.hotwords:
+            words = phrase.split()
+            if self._words is None:
+                spelled = _spell_hotwords(self.tokens, [phrase])
+                symbols = [self._separator, *chain(*(spelled[word][0] for word in words))]
+            else:
+                symbols = [dictionary.get_index(word) for word in words]
+            phrases.append((symbols, self.settings.hotword_weight * len(words)))
+        if self.has_words:
+            matcher, start = PhraseMatcher(phrases), ROOT
+        else:  # a recording begins as if a word had just ended
+            matcher = PhraseMatcher(phrases, free=1)
+            start, _ = matcher.step(ROOT, self._separator)
+        return HotwordLM(lm, matcher, start=start, scale=scale)
+
+    def _prefix_tree(self, lexicon: Lexicon, dictionary: Dictionary) -> Trie:
+        trie = Trie(len(self.tokens), self._separator)
+        start = self._lm.start(False)
+        for word, spellings in lexicon.items():
+            index = dictionary.get_index(word)
+            _, score = self._lm.score(start, index)
+            for spelling in spellings:
+                trie.insert(spelling, index, score)
+        trie.smear(SmearingMode.MAX)
+        return trie
+
+
+def _find_lexicon(tokens: Tokens, settings: DecodingSettings) -> Lexicon | None:
+    """The words to write, or None where the language model, if there is one, scores tokens."""
+    if settings.lexicon is not None:
+        return read_lexicon(settings.lexicon, tokens)
+    if settings.lm is None or is_binary(settings.lm):
+        return None
+    words = arpa_words(settings.lm)
+    if SEPARATOR in words:
+        return None
+    lexicon = spell(words, tokens)
+    if not lexicon:
+        raise LanguageModelError(
+            f"{settings.lm}: the model's tokens ({' '.join(tokens.symbols[2:12])} ...) spell none "
+            f"of its words ({' '.join(words[:5])} ...); train it on text in the same case."
+        )
+    return lexicon
+
+
+def _spell_hotwords(tokens: Tokens, phrases: Sequence[str]) -> Lexicon:
+    """The spellings of all words in ``phrases``. Raises ``LanguageModelError``."""
+    words = dict.fromkeys(" ".join(phrases).split())
+    lexicon = spell(words, tokens)
+    for word in words:
+        if word not in lexicon:
+            raise LanguageModelError(
+                f"hotword {word!r}: the model has no tokens for it; write it as the transcripts "
+                f"are written, with {' '.join(tokens.symbols[2:12])} ..."
+            )
+    return lexicon
+
+
+def _load_lm(path: str | None, dictionary: Dictionary) -> LM:
+    """The language model whose symbols ``dictionary`` numbers. Raises ``LanguageModelError``."""
+    if path is None:
+        return ZeroLM()
+    try:
+        with _without_stderr():
+            return KenLM(path, dictionary)
+    except RuntimeError as error:
+        raise LanguageModelError(f"{path}: KenLM cannot read it ({error}).") from None
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Discards what is written to stderr: KenLM's own progress bar, which cannot be turned off."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,152 @@
+"""Many files: short ones in batches of like length, read ahead in threads; long ones in windows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from speechssl.data.audio import read_audio
+from speechssl.data.batch import fill_batches
+from speechssl.data.streams import file_blocks, file_seconds
+from speechssl.data.threads import reading_threads
+from speechssl.decoding.transcriber import Transcriber
+from speechssl.decoding.transcript import Transcript
+from speechssl.decoding.windows import WHOLE, Span
+from speechssl.errors import AudioError
+from speechssl.frames import FRAME_RATE, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from speechssl.data.vad import VoiceActivity
+
+READ_THREADS = 2
+"""Threads that decode audio while the model computes."""
+
+READ_AHEAD = 2
+"""Batches read ahead of the one being computed."""
+
+SORTED_FILES = 512
+"""Files that are sorted by length at a time: enough for little padding, and the results of the
+first come long before the last are read."""
+
+LEAD_SECONDS, TAIL_SECONDS = 0.1, 0.2
+"""What is kept before and after detected speech, so that no word is clipped. More would do harm
+where a model normalises over the recording: silence shifts the mean."""
+
+SKIPPED_SECONDS = 0.5
+"""Shorter silences between detected speech are not skipped."""
+
+
+def measure(files: Sequence[Path]) -> list[float | None]:
+    """The length of each file in seconds; None where only decoding can tell, or nothing can."""
+    with reading_threads(READ_THREADS) as pool:
+        return list(pool.map(file_seconds, files))
+
+
+def any_long(transcriber: Transcriber, lengths: Sequence[float | None]) -> bool:
+    """Whether ``transcribe_files`` will compute one of the files in windows."""
+    longest = transcriber.window_frames / FRAME_RATE
+    return any(length is None or length > longest for length in lengths)
+
+
+def transcribe_files(
+    transcriber: Transcriber,
+    files: Sequence[Path],
+    lengths: Sequence[float | None],
+    *,
+    activity: VoiceActivity | None = None,
+    skip_in_short: bool = False,
+    on_audio: Callable[[float], object] = lambda seconds: None,
+) -> Iterator[tuple[Path, Transcript | AudioError]]:
+    """What is said in each of ``files``, in the order in which they get ready.
+
+    ``lengths`` are those of ``measure``. With ``activity``, only what it takes for speech is
+    transcribed: in recordings longer than a window, or in all of them with ``skip_in_short``.
+    ``on_audio`` is called with the seconds of audio that were computed since the last
+    call. A file that cannot be read gives the ``AudioError`` instead of a transcript.
+    """
+    longest = transcriber.window_frames / FRAME_RATE
+    with reading_threads(READ_THREADS) as pool:
+        for first in range(0, len(files), SORTED_FILES):
+            chunk = range(first, min(first + SORTED_FILES, len(files)))
+            seconds = {i: lengths[i] or 0.0 for i in chunk if not (activity and skip_in_short)}
+            short = {i: length for i, length in seconds.items() if 0 < length <= longest}
+            for batch in _read_ahead(pool, _batches(short, transcriber.batch_seconds), files):
+                yield from _transcribe_batch(transcriber, batch)
+                on_audio(sum(short[i] for i, _, _ in batch))
+            for i in chunk:
+                if i not in short:
+                    yield files[i], _transcribe_long(transcriber, files[i], activity, on_audio)
+
+
+Read = tuple[int, Path, "Future[Tensor]"]
+"""The place of a file, its path, and its waveform, which may still be on the way."""
+
+
+def _batches(lengths: dict[int, float], batch_seconds: float) -> Iterator[list[int]]:
+    """The keys of ``lengths``, longest first, in batches of at most ``batch_seconds``."""
+    places = np.array(list(lengths), dtype=np.int64)
+    seconds = np.array(list(lengths.values()))
+    if len(places):
+        for batch in fill_batches(seconds, np.argsort(-seconds, kind="stable"), batch_seconds):
+            yield places[batch].tolist()
+
+
+def _read_ahead(
+    pool: Executor, batches: Iterable[list[int]], files: Sequence[Path]
+) -> Iterator[list[Read]]:
+    pending: deque[list[Read]] = deque()
+    for batch in batches:
+        pending.append([(i, files[i], pool.submit(read_audio, files[i])) for i in batch])
+        if len(pending) > READ_AHEAD:
+            yield pending.popleft()
+    yield from pending
+
+
+def _transcribe_batch(
+    transcriber: Transcriber, batch: list[Read]
+) -> Iterator[tuple[Path, Transcript | AudioError]]:
+    waveforms: dict[Path, Tensor] = {}
+    for _, path, future in batch:
+        try:
+            waveforms[path] = future.result()
+        except AudioError as error:
+            yield path, error
+    yield from zip(waveforms, transcriber.transcripts(list(waveforms.values())))
+
+
+def _transcribe_long(
+    transcriber: Transcriber,
+    path: Path,
+    activity: VoiceActivity | None,
+    on_audio: Callable[[float], object],
+) -> Transcript | AudioError:
+    def blocks() -> Iterator[Tensor]:
+        for block in file_blocks(path):
+            yield block
+            on_audio(len(block) / SAMPLE_RATE)
+
+    try:
+        spans = speech_spans(activity, file_blocks(path)) if activity else [WHOLE]
+        return transcriber.stream_transcript(blocks(), spans)
+    except AudioError as error:
+        return error
+
+
+def speech_spans(activity: VoiceActivity, blocks: Iterable[Tensor]) -> list[Span]:
+    """The stretches of a recording in which there is speech, with some padding, in samples.
+
+    Silences of less than ``SKIPPED_SECONDS`` between them are not left out.
+    """
+    merged: list[tuple[float, float]] = []
+    for start, end in activity.spans(blocks):
+        if merged and start - merged[-1][1] < SKIPPED_SECONDS:
+            start = merged.pop()[0]
+        merged.append((start, end))
+    padded = [(max(0.0, start - LEAD_SECONDS), end + TAIL_SECONDS) for start, end in merged]
+    return [(round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)) for start, end in padded]

@@ -1,0 +1,104 @@
+"""The words that a beam search may write, and how the model's tokens spell them.
+
+A lexicon file has one spelling per line: the word, white space, its tokens with spaces between them
+(``hello h e l l o |``). The "|" at the end may be left out. A word may have several lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from speechssl.data.text import SEPARATOR, Tokens
+from speechssl.decoding.ngram import END, START, UNKNOWN
+from speechssl.errors import LanguageModelError, TokensError
+from speechssl.files import write_text
+
+Lexicon = dict[str, list[list[int]]]
+"""The spellings of each word in token ids; each ends with the separator."""
+
+
+def spell(words: Iterable[str], tokens: Tokens) -> Lexicon:
+    """The lexicon of the ``words`` that ``tokens`` can spell; the others are left out."""
+    lexicon: Lexicon = {}
+    for word in words:
+        try:
+            lexicon[word] = [[*tokens.encode(word), _separator(tokens)]]
+        except TokensError:
+            continue
+    return lexicon
+
+
+def read_lexicon(path: Path | str, tokens: Tokens) -> Lexicon:
+    """Reads a lexicon file.
+
+    Raises ``LanguageModelError`` if it is missing or empty, or if a line has no spelling or a
+    symbol that is not one of ``tokens``.
+    """
+    ids = {symbol: i for i, symbol in enumerate(tokens.symbols)}
+    lexicon: Lexicon = {}
+    for number, line in enumerate(_lines(path), start=1):
+        word, *symbols = line.split()
+        unknown = [symbol for symbol in symbols if symbol not in ids]
+        if not symbols or unknown:
+            problem = f"the model has no token {unknown[0]!r}" if unknown else "has no spelling"
+            raise LanguageModelError(
+                f"{path}: line {number}: {problem}; a line is a word and its tokens, as in "
+                f"'hello h e l l o {SEPARATOR}', in the case of the model's tokens."
+            )
+        if symbols[-1] != SEPARATOR:
+            symbols.append(SEPARATOR)
+        lexicon.setdefault(word, []).append([ids[symbol] for symbol in symbols])
+    if not lexicon:
+        raise LanguageModelError(f"{path}: has no words; write one word and its tokens per line.")
+    return lexicon
+
+
+def write_lexicon(path: Path | str, words: Iterable[str]) -> None:
+    """Writes a lexicon file that spells ``words`` by their characters."""
+    write_text(path, "".join(f"{word}\t{' '.join(word)} {SEPARATOR}\n" for word in words))
+
+
+def arpa_words(path: Path | str) -> list[str]:
+    """The words of an ARPA file, in its order, without ``<s>``, ``</s>`` and ``<unk>``.
+
+    Raises ``LanguageModelError`` if the file is missing or no ARPA file.
+    """
+    words: list[str] = []
+    section = ""
+    for line in _lines(path):
+        if line.startswith("\\"):
+            if section == "\\1-grams:":
+                return [word for word in words if word not in (START, END, UNKNOWN)]
+            section = line.strip()
+        elif section == "\\1-grams:":
+            _, word, *_ = [*line.split(), ""]
+            words.append(word)
+    raise LanguageModelError(
+        f"{path}: is no ARPA file, so its words are not known; give an ARPA file, or a lexicon "
+        "beside a KenLM binary."
+    )
+
+
+def is_binary(path: Path | str) -> bool:
+    """Whether a language model is a KenLM binary, which does not tell its words."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"mmap"
+    except OSError as error:
+        raise LanguageModelError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _separator(tokens: Tokens) -> int:
+    return tokens.symbols.index(SEPARATOR)
+
+
+def _lines(path: Path | str) -> Iterator[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            yield from (line for line in file if line.strip())
+    except OSError as error:
+        raise LanguageModelError(f"{path}: cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise LanguageModelError(f"{path}: is not UTF-8 text.") from None

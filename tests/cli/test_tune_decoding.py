@@ -1,0 +1,42 @@
+import pytest
+
+from speechssl.data.manifest import cuts_path
+from speechssl.decoding.settings import DecodingSettings
+from speechssl.scoring import read_hypotheses
+
+
+@pytest.fixture
+def words(speechssl, corpus, tmp_path):
+    path = tmp_path / "words.arpa"
+    assert speechssl("lm", cuts_path(corpus, "train"), path, "--order", 2).exit_code == 0
+    return path
+
+
+def test_weights_are_found_and_used(speechssl, recogniser, corpus, words, tmp_path):
+    out = tmp_path / "tuned.yaml"
+    result = speechssl("tune-decoding", recogniser, cuts_path(corpus, "dev"), out, "--lm", words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[1].startswith("greedy")
+    assert (tmp_path / "tuned.png").is_file()
+    settings = DecodingSettings.load(out)
+    assert settings.lm == str(words)
+    hyps = tmp_path / "hyps.jsonl"
+    arguments = ("decode", recogniser, cuts_path(corpus, "test"), hyps, "--decoding", out)
+    assert speechssl(*arguments).exit_code == 0
+    known = {"ada", "bede", "cafe", "dach", "eche", "fade", "gaba", "haha"}
+    assert {word for hyp in read_hypotheses(hyps) for word in hyp.text.split()} <= known
+
+
+def test_test_data_is_refused(fails, recogniser, corpus, words, tmp_path):
+    out = tmp_path / "decoding.yaml"
+    message = fails("tune-decoding", recogniser, cuts_path(corpus, "test"), out, "--lm", words)
+    assert "test data" in message
+    assert not out.exists()
+
+
+def test_errors(fails, recogniser, corpus, words, tmp_path):
+    arguments = ("tune-decoding", recogniser, cuts_path(corpus, "dev"), tmp_path / "decoding.yaml")
+    assert "--lm" in fails(*arguments)
+    assert "nothing.arpa" in fails(*arguments, "--lm", tmp_path / "nothing.arpa")
+    (tmp_path / "decoding.yaml").write_text("beam: 5\n")
+    assert "give --overwrite" in fails(*arguments, "--lm", words)

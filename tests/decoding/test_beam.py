@@ -1,0 +1,252 @@
+from itertools import groupby, product
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechssl.data.text import BLANK, Tokens
+from speechssl.decoding.beam import BeamDecoder
+from speechssl.decoding.ngram import NGramModel, estimate
+from speechssl.decoding.settings import DecodingSettings
+from speechssl.errors import LanguageModelError
+
+TOKENS = Tokens.from_texts(["abc"])  # <blank> | a b c
+TEXT = ["ab ba", "ab ab ba", "ca ab", "ca ba ab", "ba ba ca", "ab ca"]
+
+
+def frames(path: str, certainty: float = 0.98) -> Tensor:
+    """Log-probabilities [T, V] whose best path is ``path``; "-" is the blank."""
+    ids = [BLANK if symbol == "-" else TOKENS.encode(f"a{symbol}a")[1] for symbol in path]
+    probs = torch.full((len(ids), len(TOKENS)), (1 - certainty) / (len(TOKENS) - 1))
+    probs[range(len(ids)), ids] = certainty
+    return probs.log()
+
+
+def noise(length: int, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return (2 * torch.randn(length, len(TOKENS))).log_softmax(-1)
+
+
+def word_model() -> NGramModel:
+    return estimate([line.split() for line in TEXT], 2)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("lm") / "words.arpa"
+    word_model().save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def characters(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("lm") / "characters.arpa"
+    estimate([[*line.replace(" ", "|"), "|"] for line in TEXT], 4).save(path)
+    return str(path)
+
+
+def texts(log_probs: Tensor, **settings: object) -> list[str]:
+    decoder = BeamDecoder(TOKENS, DecodingSettings(**settings))
+    return [reading.text for reading in decoder.decode(log_probs)]
+
+
+def exhaustive(log_probs: Tensor) -> dict[str, float]:
+    """The log-probability of every text, summed over all of its alignments."""
+    probs = log_probs.exp().tolist()
+    alignments: dict[tuple[int, ...], float] = {}
+    for path in product(range(len(TOKENS)), repeat=len(probs)):
+        probability = 1.0
+        for frame, token in zip(probs, path):
+            probability *= frame[token]
+        ids = tuple(token for token, _ in groupby(path) if token != BLANK)
+        alignments[ids] = alignments.get(ids, 0.0) + probability
+    by_text: dict[str, float] = {}
+    for ids, probability in alignments.items():
+        text = TOKENS.decode(ids)
+        by_text[text] = by_text.get(text, 0.0) + probability
+    return {text: float(torch.tensor(p).log()) for text, p in by_text.items()}
+
+
+# --- against all readings ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_word_model_equals_exhaustive_search(words, seed):
+    """The best reading among all word sequences, by the formula in the module's docstring."""
+    log_probs, model = noise(6, seed), word_model()
+    scores = {
+        text: log_prob + 1.3 * model.log_prob(text.split()) + 0.7 * len(text.split())
+        for text, log_prob in exhaustive(log_probs).items()
+        if set(text.split()) <= set(model.words)
+    }
+    settings = DecodingSettings(lm=words, lm_weight=1.3, word_score=0.7, beam=1000, nbest=3)
+    found = BeamDecoder(TOKENS, settings).decode(log_probs)
+    expected = sorted(scores, key=scores.get, reverse=True)[:3]
+    assert [reading.text for reading in found] == expected
+    for reading in found:
+        assert reading.score == pytest.approx(scores[reading.text], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_beam_without_model_beats_greedy(seed):
+    """Summing alignments finds a text that is at least as probable as that of the best path."""
+    log_probs = noise(5, seed)
+    scores = exhaustive(log_probs)
+    greedy = TOKENS.decode(t for t, _ in groupby(log_probs.argmax(-1).tolist()) if t != BLANK)
+    [found] = texts(log_probs, beam=1000)
+    assert scores[found] >= scores[greedy]
+
+
+# --- what each setting does ----------------------------------------------------------------------
+
+
+def test_language_model_decides(words, characters):
+    unsure = frames("c-a-|--b-|".replace("|", " "))  # "b" is no word
+    unsure[7] = torch.tensor([0.3, 0.01, 0.3, 0.38, 0.01]).log()
+    assert texts(unsure, beam=50) == ["ca b"]
+    for lm in (words, characters):
+        [text] = texts(torch.cat([unsure[:8], frames("-a ", 0.5)]), lm=lm)
+        assert text in ("ca ba", "ca ab")
+
+
+def test_only_words_of_the_model(words):
+    assert texts(frames("b-b"), lm=words)[0] in ("", "ba", "ab")
+    assert texts(frames("b-b"), beam=50) == ["bb"]
+
+
+def test_last_word_needs_no_separator(words):
+    assert texts(frames("ab ba"), lm=words) == ["ab ba"]
+    assert texts(frames("ab ba  "), lm=words) == ["ab ba"]
+
+
+def test_word_score(words):
+    many = texts(noise(30, 1), lm=words, word_score=6.0)[0]
+    few = texts(noise(30, 1), lm=words, word_score=-6.0)[0]
+    assert len(many.split()) > len(few.split())
+
+
+def test_tokens_and_their_frames(words):
+    path = "--aab---  bb-a--ca--"
+    for settings in ({"beam": 20}, {"lm": words}):
+        [reading] = BeamDecoder(TOKENS, DecodingSettings(**settings)).decode(frames(path, 0.999))
+        if "lm" not in settings:
+            assert reading.text == "ab baca"
+            assert reading.tokens == TOKENS.encode("ab baca")
+            assert reading.frames == [2, 4, 8, 10, 13, 16, 17]
+        assert len(reading.tokens) == len(reading.frames)
+        assert reading.frames == sorted(set(reading.frames))
+        assert TOKENS.decode(reading.tokens) == reading.text
+
+
+def test_nbest_are_different_and_sorted(words):
+    found = BeamDecoder(TOKENS, DecodingSettings(lm=words, nbest=5)).decode(noise(12, 0))
+    assert len({reading.text for reading in found}) == len(found) == 5
+    assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
+
+
+def test_nothing_said(words):
+    for settings in ({"lm": words}, {"beam": 10}):
+        decoder = BeamDecoder(TOKENS, DecodingSettings(**settings))
+        for log_probs in (torch.empty(0, len(TOKENS)), frames("-----", 0.999)):
+            [reading] = decoder.decode(log_probs)
+            assert (reading.text, reading.tokens, reading.frames) == ("", [], [])
+
+
+def test_no_state_between_recordings(words, characters):
+    for lm in (words, characters):
+        decoder = BeamDecoder(TOKENS, DecodingSettings(lm=lm, hotwords=("cab",)))
+        alone = decoder.decode(noise(20, 1))
+        decoder.decode(noise(15, 2))
+        assert decoder.decode(noise(20, 1)) == alone
+
+
+def test_lexicon_of_spellings(tmp_path):
+    """Words may be spelled by other symbols than their letters, and in several ways."""
+    path = tmp_path / "lexicon.txt"
+    path.write_text("sea c a |\nsea c\nbee b a\n")
+    assert texts(frames("ca ba c"), lexicon=str(path)) == ["sea bee sea"]
+
+
+# --- hotwords ---------------------------------------------------------------------------------
+
+
+def test_hotword_that_the_model_does_not_know(words, characters):
+    heard = frames("ab caa", 0.6)
+    heard[5] = torch.tensor([0.02, 0.02, 0.34, 0.32, 0.3]).log()  # caa, cab or cac
+    for settings in ({"lm": words}, {"lm": characters}, {"beam": 50}):
+        [before] = texts(heard, **settings)
+        assert "cab" not in before
+        [after] = texts(heard, hotwords=("cab",), **settings)
+        assert after == "ab cab"
+        assert texts(frames("ab ba"), hotwords=("cab",), **settings) == ["ab ba"]
+
+
+@pytest.mark.parametrize("kind", ["words", "tokens"])
+def test_hotword_without_weight_changes_nothing(words, kind):
+    settings = {"lm": words} if kind == "words" else {"beam": 150}
+    for seed in range(5):
+        log_probs = noise(20, seed)
+        with_it = texts(log_probs, hotwords=("ab",), hotword_weight=0.0, **settings)
+        assert with_it == texts(log_probs, **settings)
+
+
+def test_only_whole_words_are_hot():
+    """ "ca" is expected, which does not make "cab" more probable."""
+    scores = []
+    for weight in (0.0, 4.0):
+        settings = DecodingSettings(hotwords=("ca",), hotword_weight=weight)
+        [reading] = BeamDecoder(TOKENS, settings).decode(frames("cab", 0.999))
+        assert reading.text == "cab"
+        scores.append(reading.score)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+def test_phrase(words):
+    """A phrase is credited only if all of it is there."""
+    settings = {"lm": words, "hotwords": ("ca cc",)}
+    assert texts(frames("ca c-c", 0.9), **settings) == ["ca cc"]
+    for text in ("ab c-c", "ca ba"):
+        scores = []
+        for weight in (0.0, 4.0):
+            decoder = BeamDecoder(TOKENS, DecodingSettings(**settings, hotword_weight=weight))
+            [reading] = decoder.decode(frames(text, 0.999))
+            assert reading.text == text.replace("-", "")
+            scores.append(reading.score)
+        assert scores[0] == pytest.approx(scores[1], abs=1e-3)
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"lm": "nothing.arpa"}, ["nothing.arpa", "cannot be read"]),
+        ({"lexicon": "nothing.txt"}, ["nothing.txt", "cannot be read"]),
+        ({"hotwords": ("zoë",)}, ["hotword 'zoë'", "no tokens"]),
+    ],
+)
+def test_errors(settings, parts):
+    with pytest.raises(LanguageModelError) as caught:
+        BeamDecoder(TOKENS, DecodingSettings(**settings))
+    assert all(part in str(caught.value) for part in parts)
+
+
+@pytest.mark.parametrize("content", [b"", b"\\data\\\nngram 1=1\n", b"\xff\xfe", b"mmap nonsense"])
+def test_damaged_language_models(tmp_path, content, capfd):
+    path = tmp_path / "lm.arpa"
+    path.write_bytes(content)
+    with pytest.raises(LanguageModelError, match=r"lm\.arpa: "):
+        BeamDecoder(TOKENS, DecodingSettings(lm=str(path)))
+    assert capfd.readouterr().err == ""
+
+
+def test_model_of_another_language(tmp_path):
+    estimate([["привет", "мир"]], 2).save(tmp_path / "ru.arpa")
+    with pytest.raises(LanguageModelError, match=r"ru\.arpa: .* spell none"):
+        BeamDecoder(TOKENS, DecodingSettings(lm=str(tmp_path / "ru.arpa")))
+
+
+def test_kenlm_is_silent(words, capfd):
+    BeamDecoder(TOKENS, DecodingSettings(lm=words))
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,45 @@
+from itertools import chain
+
+import pytest
+import torch
+from torch import Tensor
+
+from speechssl.data.text import BLANK, Tokens
+from speechssl.decoding.greedy import GreedyDecoder
+from speechssl.decoding.ngram import estimate
+from speechssl.decoding.settings import DecodingSettings
+from speechssl.decoding.tuning import BEAMS, draw_trials, tune, word_error_rate
+
+TOKENS = Tokens.from_texts(["abc"])
+TEXT = ["ab ba", "ab ab ba", "ca ab", "ca ba ab", "ba ba ca", "ab ca"]
+
+
+def heard(text: str, seed: int) -> Tensor:
+    """Noisy log-probabilities [T, V] of a model that hears ``text``, blanks in between."""
+    torch.manual_seed(seed)
+    ids = list(chain.from_iterable((token, BLANK) for token in TOKENS.encode(text)))
+    scores = 2 * torch.randn(len(ids), len(TOKENS))
+    scores[range(len(ids)), ids] += 2.5
+    return scores.log_softmax(-1)
+
+
+@pytest.fixture(scope="module")
+def dev() -> list[Tensor]:
+    return [heard(text, seed) for seed, text in enumerate(TEXT)]
+
+
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_finds_weights_better_than_greedy(dev, tmp_path, unit):
+    units = [line.split() if unit == "word" else [*line.replace(" ", "|"), "|"] for line in TEXT]
+    estimate(units, 3).save(tmp_path / "lm.arpa")
+    trials = tune(TOKENS, dev, TEXT, DecodingSettings(lm=str(tmp_path / "lm.arpa")))
+    greedy = word_error_rate(GreedyDecoder(TOKENS), dev, TEXT)
+    assert trials[0].wer < 0.7 * greedy
+    assert [trial.wer for trial in trials] == sorted(trial.wer for trial in trials)
+    chosen = [trial.settings for trial in trials]
+    assert len(set(chosen)) == len(chosen)
+    assert {settings.beam for settings in chosen} == set(BEAMS)
+    assert len({settings.lm_weight for settings in chosen}) > 5
+    assert (len({settings.word_score for settings in chosen}) > 3) == (unit == "word")
+    draw_trials(trials, tmp_path / "tuning.png")
+    assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
