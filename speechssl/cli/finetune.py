@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from speechssl.cli._training import on_collapse_option
+
+if TYPE_CHECKING:
+    from speechssl.training.metrics import OnCollapse
 
 
 @click.command(short_help="Train a recogniser on transcripts.")
@@ -19,8 +25,15 @@ import click
     help="Model folder whose encoder to start from; none trains the same network from scratch.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the head, batches and masks.")
+@on_collapse_option
 def command(
-    recipe: Path, data_dir: Path, exp: Path, overrides: tuple[str, ...], init: str, seed: int
+    recipe: Path,
+    data_dir: Path,
+    exp: Path,
+    overrides: tuple[str, ...],
+    init: str,
+    seed: int,
+    on_collapse: OnCollapse,
 ) -> None:
     """Fine-tune an encoder with a CTC head as RECIPE says on the transcribed cuts in DATA_DIR.
 
@@ -37,6 +50,14 @@ def command(
     from speechssl.training.finetuning import finetune
 
     start = None if init == "none" else Path(init)
-    model = finetune(recipe, data_dir, exp, init=start, seed=seed, overrides=overrides)
+    model = finetune(
+        recipe,
+        data_dir,
+        exp,
+        init=start,
+        seed=seed,
+        overrides=overrides,
+        on_collapse=on_collapse,
+    )
     if is_main_process():
         click.echo(str(model))

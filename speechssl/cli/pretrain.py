@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from speechssl.cli._training import on_collapse_option
+
+if TYPE_CHECKING:
+    from speechssl.training.metrics import OnCollapse
 
 
 @click.command(short_help="Train an encoder on untranscribed speech.")
@@ -17,8 +23,9 @@ import click
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Start from the encoder of this model folder in place of random weights.",
+    help="Start from this model folder: its encoder, and its heads if the objective is the same.",
 )
+@on_collapse_option
 def command(
     recipe: Path,
     data_dir: Path,
@@ -27,6 +34,7 @@ def command(
     targets: str | None,
     seed: int,
     init: Path | None,
+    on_collapse: OnCollapse,
 ) -> None:
     """Pretrain an encoder as RECIPE says on the cuts in DATA_DIR, in the folder EXP.
 
@@ -43,7 +51,14 @@ def command(
     from speechssl.training.pretraining import pretrain
 
     model = pretrain(
-        recipe, data_dir, exp, targets=targets, seed=seed, init=init, overrides=overrides
+        recipe,
+        data_dir,
+        exp,
+        targets=targets,
+        seed=seed,
+        init=init,
+        overrides=overrides,
+        on_collapse=on_collapse,
     )
     if is_main_process():
         click.echo(str(model))

@@ -170,6 +170,8 @@ class EncoderTeacher(Teacher):
         self._outputs = []
         self.model.contextualize(inputs, counts)
         outputs, self._outputs = self._outputs, []
+        if self.model.squeeze is not None:
+            outputs = [self.model.squeeze.repeat(o, inputs.shape[1]) for o in outputs]
         with full_precision(inputs):
             return [normalize_over_time(output.float(), counts) for output in outputs]
 

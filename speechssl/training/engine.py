@@ -58,7 +58,15 @@ from speechssl.data.loading import CutLoader
 from speechssl.errors import ConfigError, RunFolderError
 from speechssl.models.encoder import EncoderConfig, TransformerLayer
 from speechssl.objectives.base import Loss
-from speechssl.training.metrics import ConsoleRecorder, MetricPairs, MetricSums, loss_metrics
+from speechssl.training.metrics import (
+    ConsoleRecorder,
+    DoctorRecorder,
+    MetricPairs,
+    MetricSums,
+    OnCollapse,
+    loss_metrics,
+    silent_recordings,
+)
 from speechssl.training.reader import TrainReader, ValidationReader
 from speechssl.training.recipe import (
     DataConfig,
@@ -123,11 +131,18 @@ class Job:
     static_graph: bool = True
     """Whether every parameter gets a gradient in every update."""
 
+    on_collapse: OnCollapse = "warn"
+    """What happens when the doctor finds that the run has failed."""
+
+    observer: MetricRecorder | None = None
+    """Gets the reports in place of console and doctor."""
+
 
 def train(job: Job) -> None:
     """Runs ``job`` from its last checkpoint to its end.
 
-    Raises ``RunFolderError`` where a checkpoint cannot be read.
+    Raises ``RunFolderError`` where a checkpoint cannot be read, and ``CollapseError`` where the run
+    has failed and is to stop then.
     """
     interactive = sys.stderr.isatty()
     hide_library_warnings()
@@ -259,10 +274,12 @@ class SpeechRecipe(Recipe):
         for name in {*PLAIN_NAMES, job.score}:
             descriptor = MetricDescriptor(name, name, 0, format_as_float, higher_better=False)
             container.collection.register_instance(MetricDescriptor, descriptor)
-        container.collection.register_instance(
-            MetricRecorder,  # type: ignore[type-abstract]
-            ConsoleRecorder(job.training.updates, echo),
-        )
+        observers = [job.observer] if job.observer else self._console_and_doctor()
+        for observer in observers:  # after those that write files, which so have the last report
+            container.collection.register_instance(
+                MetricRecorder,  # type: ignore[type-abstract]
+                observer,
+            )
 
     def create_task(self, context: RecipeContext) -> Task:
         job, gangs = self.job, context.gangs
@@ -276,6 +293,13 @@ class SpeechRecipe(Recipe):
             valid_units.append(ValidationUnit(model))
             valid_readers.append(ValidationReader(job.dev_cuts, job.dev_loader, job.data, **place))
         return context.create_trainer(unit, train_reader, valid_units, valid_readers)
+
+    def _console_and_doctor(self) -> list[MetricRecorder]:
+        job = self.job
+        return [
+            ConsoleRecorder(job.training.updates, echo),
+            DoctorRecorder(job.exp, job.on_collapse, echo),
+        ]
 
     def _build_model(self) -> nn.Module:
         torch.manual_seed(self.job.seed)
@@ -350,6 +374,7 @@ class Unit(TrainUnit[SpeechBatch]):  # type: ignore[type-var]
             {
                 **loss_metrics(loss),
                 "padding_share": (batch.padding_share, 1),
+                "silence_share": silent_recordings(batch),
                 "audio_seconds": (seconds, 0),
             }
         )

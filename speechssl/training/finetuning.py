@@ -18,6 +18,7 @@ from typing import Any, Literal
 import jiwer
 import numpy as np
 import torch
+from fairseq2.metrics.recorders import MetricRecorder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,19 +30,20 @@ from speechssl.data.manifest import cuts_path
 from speechssl.data.text import BLANK, Tokens
 from speechssl.decoding.greedy import greedy_decode
 from speechssl.devices import to_device
-from speechssl.errors import ManifestError
+from speechssl.errors import ConfigError, ManifestError
 from speechssl.frames import num_frames
+from speechssl.models.adapters import add_adapters, merge_adapters
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.folder import load_encoder, save_model_folder
-from speechssl.objectives.base import Loss, real_frames
+from speechssl.objectives.base import Loss, Unigram, frame_positions, real_frames
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.training.augment import change_speed
-from speechssl.training.curves import draw_curves
 from speechssl.training.engine import Job, check_training, is_main_process, train
-from speechssl.training.metrics import MetricPairs
+from speechssl.training.metrics import MetricPairs, OnCollapse
 from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
+from speechssl.training.reference import copy_reference, draw_run
 from speechssl.training.run_folder import RunFolder
 
 logger = logging.getLogger("speechssl")
@@ -56,13 +58,19 @@ class FinetuneModel(nn.Module):
         self.config = config
         self.tokens = tokens
         self.encoder_frozen = False
+        self.unigram = Unigram(len(tokens))
 
     def set_progress(self, fraction: float) -> None:
         """Releases the encoder when the head has had its share of the updates."""
         self.encoder_frozen = fraction < self.config.freeze_encoder
 
     def forward(self, batch: SpeechBatch) -> Loss:
-        """CTC loss (Graves et al. 2006), summed over the batch; counts the tokens."""
+        """CTC loss (Graves et al. 2006), summed over the batch; counts the tokens.
+
+        ``loss_trivial`` is the cross-entropy of the tokens' frequencies, which is about what CTC
+        costs at its best when all frames have the same probabilities: summed over all alignments,
+        where each token stands costs next to nothing.
+        """
         assert batch.tokens is not None
         assert batch.token_lengths is not None
         waveforms, lengths = batch.waveforms, batch.lengths
@@ -78,11 +86,22 @@ class FinetuneModel(nn.Module):
             reduction="none",
             zero_infinity=True,
         )
+        count = int(batch.token_lengths.sum())
         return Loss(
             sum=losses.sum(),
-            count=int(batch.token_lengths.sum()),
-            metrics={"blank_share": blank_share(log_probs.detach(), frames)},
+            count=count,
+            metrics={
+                "blank_share": blank_share(log_probs.detach(), frames),
+                "loss_trivial": (self.trivial_loss(batch.tokens, batch.token_lengths), count),
+            },
         )
+
+    def trivial_loss(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """tokens [B, L], lengths [B] on the CPU -> what naming them by their frequency costs."""
+        places = frame_positions(real_frames(lengths, tokens.shape[1]))
+        named = tokens.flatten().index_select(0, to_device(places, tokens.device))
+        costs: Tensor = self.unigram(named)
+        return costs.sum()
 
     @torch.no_grad()
     def evaluate(self, batch: SpeechBatch) -> MetricPairs:
@@ -146,15 +165,21 @@ def finetune(
     init: Path | None,
     seed: int = 0,
     overrides: Sequence[str] = (),
+    on_collapse: OnCollapse = "warn",
+    observer: MetricRecorder | None = None,
 ) -> Path:
     """Fine-tunes (or goes on fine-tuning) in ``exp``; returns the model folder.
 
-    ``init`` is a model folder, or None to train the same network from scratch. Raises a
-    ``SpeechSSLError`` for a bad recipe, manifest, model folder or output folder.
+    ``init`` is a model folder, or None to train the same network from scratch. ``on_collapse`` and
+    ``observer`` are those of the ``Job``. Raises a ``SpeechSSLError`` for a bad recipe, manifest,
+    model folder or output folder, and ``CollapseError`` where ``on_collapse`` is "stop" and the
+    doctor finds that the run has failed.
     """
     recipe = load_recipe(FinetuneRecipe, recipe_path, overrides)
+    settings = recipe.finetune
     config = _new_encoder(recipe, init).config
     check_training(recipe.training, config)
+    check_adapters(recipe, init)
     folder = RunFolder(exp)
     description = describe("finetune", recipe, config, data_dir, seed, init)
     folder.check(description)
@@ -162,11 +187,13 @@ def finetune(
     dev_cuts = _fitting_cuts(data_dir, "dev", recipe) if _has_dev(data_dir) else None
     tokens = Tokens.from_texts(train_cuts.texts())
     folder.claim(description)
+    copy_reference(recipe_path, exp)
     tokens.save(exp / "tokens.txt")
-    settings = recipe.finetune
 
     def build_model() -> FinetuneModel:
         model = CTCModel(_new_encoder(recipe, init), len(tokens), dropout=settings.dropout)
+        if settings.adapter_rank:
+            add_adapters(model.encoder, settings.adapter_rank, settings.adapter_scale)
         return FinetuneModel(model, settings, tokens)
 
     train(
@@ -184,10 +211,12 @@ def finetune(
             seed=seed,
             score="wer",
             static_graph=False,
+            on_collapse=on_collapse,
+            observer=observer,
         )
     )
     if is_main_process():
-        draw_curves(exp)
+        draw_run(exp)
         export_finetuned(folder, "best", folder.model)
     return folder.model
 
@@ -195,16 +224,33 @@ def finetune(
 def export_finetuned(
     folder: RunFolder, checkpoint: Literal["best", "last"] | int, model_dir: Path
 ) -> Path:
-    """Writes the model folder of one checkpoint: encoder, CTC head and tokens."""
+    """Writes the model folder of one checkpoint: encoder, CTC head and tokens. What adapters have
+    learned is merged into the plain weights."""
     description = folder.description()
     step = folder.choose(checkpoint)
     tokens = Tokens.load(folder.path / "tokens.txt")
     encoder = Encoder(build(EncoderConfig, description["encoder"], str(folder.path)))
+    settings = build(FinetuneConfig, description["recipe"]["finetune"], str(folder.path))
     model = CTCModel(encoder, len(tokens), dropout=0.0)
+    if settings.adapter_rank:
+        add_adapters(encoder, settings.adapter_rank, settings.adapter_scale)
     weights = folder.load_weights(step)
     model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
+    merge_adapters(encoder)
     save_model_folder(model_dir, model, tokens=tokens, info={"updates": step, **description})
     return model_dir
+
+
+def check_adapters(recipe: FinetuneRecipe, init: Path | None) -> None:
+    """Raises ``ConfigError`` where adapters are wanted and cannot be trained."""
+    if not recipe.finetune.adapter_rank:
+        return
+    if init is None:
+        raise ConfigError("finetune.adapter_rank: adapters need a pretrained encoder; give --init.")
+    if recipe.training.data_parallel == "fsdp":
+        raise ConfigError(
+            "training.data_parallel: adapters are small and are trained with ddp; set it to ddp."
+        )
 
 
 def _new_encoder(recipe: FinetuneRecipe, init: Path | None) -> Encoder:
@@ -222,7 +268,10 @@ def _has_dev(data_dir: Path) -> bool:
 def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> Cuts:
     """The cuts of a split with transcripts that fit their frames; warns about the others."""
     path = cuts_path(data_dir, split)
-    cuts = usable_cuts(Cuts.open(path), recipe.data, str(path))
+    usable = usable_cuts(Cuts.open(path), recipe.data, str(path))
+    cuts = usable.transcribed()
+    if len(cuts) < len(usable):
+        logger.warning("%s: left out %d cuts without transcript", path, len(usable) - len(cuts))
     problems: dict[int, str] = {}
     rows = zip(cuts.durations.tolist(), cuts.frames.tolist(), cuts.texts())
     for place, (seconds, frames, text) in enumerate(rows):

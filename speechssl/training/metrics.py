@@ -1,17 +1,23 @@
-"""Metrics as sums and counts, and the one line that a person reads."""
+"""Metrics as sums and counts, the one line that a person reads, and the doctor who reads along."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from fairseq2.metrics.recorders import MetricRecorder
 from torch import Tensor
 from torcheval.metrics import Metric
 
-from speechssl.objectives.base import Loss
+from speechssl.data.batch import SpeechBatch
+from speechssl.devices import to_device
+from speechssl.errors import CollapseError
+from speechssl.objectives.base import Loss, real_frames
+from speechssl.training.curves import read_metrics
+from speechssl.training.doctor import Doctor, run_settings
 
 LINE_METRICS = ("loss", "accuracy", "wer", "cer", "blank_share", "codebook_perplexity", "grad_norm")
 """Metrics that the console line shows, where a run has them; the rest is in metrics/ and tb/."""
@@ -90,6 +96,63 @@ class MetricSums(Metric[dict[str, float]]):
 def loss_metrics(loss: Loss) -> dict[str, tuple[Tensor | float, float]]:
     """The loss and its metrics, all as (sum, count)."""
     return {"loss": (loss.sum.detach(), loss.count), **loss.metrics}
+
+
+SILENCE = 1e-4
+"""Root mean square below which a recording is silent: -80 dB of full scale, 3 steps of 16 bits."""
+
+
+def silent_recordings(batch: SpeechBatch) -> tuple[Tensor, int]:
+    """(recordings of the batch that are silent or constant, recordings); waits for no device."""
+    lengths = to_device(batch.lengths, batch.waveforms.device)
+    real = real_frames(lengths, batch.waveforms.shape[1])  # [B, S]
+    samples = lengths.clamp(min=1)
+    mean = batch.waveforms.sum(dim=1) / samples  # [B]; zeros behind ends
+    centred = (batch.waveforms - mean[:, None]) * real
+    power = centred.square().sum(dim=1) / samples
+    return (power < SILENCE**2).sum(), len(lengths)
+
+
+OnCollapse = Literal["stop", "warn"]
+"""What the doctor does when a run has failed."""
+
+
+class DoctorRecorder(MetricRecorder):
+    """Shows each report to the doctor (``training/doctor.py``), and says in one line what
+    is wrong: once for each symptom, or with ``on_collapse`` "stop" as the end of the run."""
+
+    def __init__(self, exp: Path, on_collapse: OnCollapse, echo: Any) -> None:
+        """``exp`` is the folder of the run, whose earlier reports count after a resume."""
+        self._doctor = Doctor(run_settings(exp))
+        self._earlier = read_metrics(exp, "train")
+        self._on_collapse = on_collapse
+        self._echo = echo
+        self._said: set[str] = set()
+
+    def record_metric_values(
+        self, category: str, values: Mapping[str, object], step_nr: int | None = None
+    ) -> None:
+        """Raises ``CollapseError`` where the run is to stop."""
+        if step_nr is None:
+            return
+        for row in self._earlier:
+            if row["Step"] < step_nr:
+                self._doctor.see(row)
+        self._earlier = []
+        numbers = {k: float(v) for k, v in values.items() if isinstance(v, (int, float, Tensor))}
+        see = self._doctor.see if category == "train" else self._doctor.see_validation
+        finding = see({"Step": step_nr, **numbers})
+        if finding is None:
+            return
+        line = f"doctor: update {step_nr}: {finding.message}"
+        if self._on_collapse == "stop":
+            raise CollapseError(line)
+        if finding.rule.symptom not in self._said:
+            self._said.add(finding.rule.symptom)
+            self._echo(line)
+
+    def close(self) -> None:
+        pass
 
 
 class ConsoleRecorder(MetricRecorder):

@@ -9,11 +9,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from fairseq2.metrics.recorders import MetricRecorder
 from torch import Tensor, nn
 
 from speechssl.config import build, to_dict
@@ -24,15 +26,21 @@ from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, codebook_path, targets_path
 from speechssl.errors import ConfigError, ManifestError
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.folder import load_encoder, save_model_folder
+from speechssl.models.folder import save_model_folder
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
 from speechssl.objectives.teacher import Teacher
-from speechssl.training.curves import draw_curves
+from speechssl.training.continuing import (
+    check_targets,
+    continued_encoder,
+    continued_settings,
+    take_heads,
+)
 from speechssl.training.engine import Job, check_training, is_main_process, train
-from speechssl.training.metrics import MetricPairs, loss_metrics
+from speechssl.training.metrics import MetricPairs, OnCollapse, loss_metrics
 from speechssl.training.recipe import DataConfig, PretrainRecipe, TrainingConfig, load_recipe
+from speechssl.training.reference import copy_reference, draw_run
 from speechssl.training.run_folder import RunFolder
 
 logger = logging.getLogger("speechssl")
@@ -69,28 +77,44 @@ def pretrain(
     seed: int = 0,
     init: Path | None = None,
     overrides: Sequence[str] = (),
+    on_collapse: OnCollapse = "warn",
+    observer: MetricRecorder | None = None,
 ) -> Path:
     """Pretrains (or goes on pretraining) in ``exp``; returns the model folder.
 
-    ``init`` starts from the encoder of a model folder in place of random weights. Raises a
-    ``SpeechSSLError`` for a bad recipe, manifest, targets, init folder or output folder.
+    ``init`` is a model folder to start from in place of random weights, with its heads where the
+    objective is the same (``training/continuing.py``). ``on_collapse`` and ``observer`` are those
+    of the ``Job``. Raises a ``SpeechSSLError`` for a bad recipe,
+    manifest, targets, init folder or output folder, and ``CollapseError`` where ``on_collapse`` is
+    "stop" and the doctor finds that the run has failed.
     """
     if targets is not None:
         overrides = [*overrides, f"data.targets={targets}"]
     recipe = load_recipe(PretrainRecipe, recipe_path, overrides)
-    config = encoder_settings(recipe.model) if init is None else load_encoder(init).config
+    if init is not None:
+        settings = continued_settings(init, recipe.objective)
+        recipe = dataclasses.replace(recipe, objective=settings)
+    config = _new_encoder(recipe, init).config
     check_training(recipe.training, config)
     folder = RunFolder(exp)
-    description = describe("pretrain", recipe, config, data_dir, seed, init)
-    folder.check(description)
     splits = _read_splits(data_dir, recipe)
-    clusters = None if splits["train"][1] is None else splits["train"][1].meta.clusters
+    meta = None if splits["train"][1] is None else splits["train"][1].meta
+    clusters = None if meta is None else meta.clusters
+    description = describe("pretrain", recipe, config, data_dir, seed, init)
+    if meta is not None:
+        description["codebook"] = meta.codebook
+    folder.check(description)
     check_sharding(recipe.training, build_objective(recipe.objective, config, clusters))
+    if init is not None:
+        check_targets(init, meta)
     folder.claim(description)
+    copy_reference(recipe_path, exp)
 
     def build_model() -> PretrainModel:
-        encoder = Encoder(config) if init is None else load_encoder(init)
-        return PretrainModel(encoder, build_objective(recipe.objective, config, clusters))
+        objective = build_objective(recipe.objective, config, clusters)
+        if init is not None:
+            take_heads(objective, recipe.objective["kind"], init, meta)
+        return PretrainModel(_new_encoder(recipe, init), objective)
 
     train_cuts, train_targets = splits["train"]
     dev_cuts, dev_targets = splits.get("dev", (None, None))
@@ -114,10 +138,12 @@ def pretrain(
             seed=seed,
             score="loss",
             static_graph=config.layer_drop == 0,
+            on_collapse=on_collapse,
+            observer=observer,
         )
     )
     if is_main_process():
-        draw_curves(exp)
+        draw_run(exp)
         export_pretrained(folder, "last", folder.model)
     return folder.model
 
@@ -142,12 +168,22 @@ def export_pretrained(
     return model_dir
 
 
+def _new_encoder(recipe: PretrainRecipe, init: Path | None) -> Encoder:
+    """The encoder to start from: new, or that of a model folder with the recipe's changes."""
+    if init is None:
+        return Encoder(encoder_settings(recipe.model))
+    return continued_encoder(init, recipe.model)
+
+
 def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
     """The encoder configuration of a recipe's ``model`` section."""
     settings = dict(model)
     preset = settings.pop("preset", None)
     if preset is None:
-        raise ConfigError("model: has no `preset`; name one, as in `preset: tiny`.")
+        raise ConfigError(
+            "model: has no `preset`; name one, as in `preset: tiny`, or start from a model with "
+            "--init."
+        )
     return encoder_config(preset, settings)
 
 

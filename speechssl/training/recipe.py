@@ -179,7 +179,16 @@ class FinetuneConfig:
     speeds: tuple[float, ...] = ()
     """Speed factors, one drawn per recording; empty leaves the audio as it is."""
 
+    adapter_rank: int = 0
+    """Rank of the low-rank adapters (LoRA) that are trained in place of the encoder, which stays
+    as it is; 0 trains the encoder itself."""
+
+    adapter_scale: float = 2.0
+    """What the adapters' change is multiplied by (alpha / rank in LoRA)."""
+
     def __post_init__(self) -> None:
+        require(self.adapter_rank >= 0, "adapter_rank", "0 or more", self.adapter_rank)
+        require(self.adapter_scale > 0, "adapter_scale", "positive", self.adapter_scale)
         require(0 <= self.freeze_encoder < 1, "freeze_encoder", "in [0, 1)", self.freeze_encoder)
         require(0 <= self.time_mask < 1, "time_mask", "in [0, 1)", self.time_mask)
         require(0 <= self.channel_mask < 1, "channel_mask", "in [0, 1)", self.channel_mask)

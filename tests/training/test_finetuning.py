@@ -120,13 +120,14 @@ def test_transcripts_that_cannot_fit_are_left_out_with_a_warning(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rewrite(corpus_copy, "train", ["ab" * 200])
+    rewrite(corpus_copy, "train", ["ab" * 200, None, None])
     name = next(iter(load_cuts(cuts_path(corpus_copy, "train")))).id
     exp = tmp_path / "exp"
     result = cli("finetune", finetune_recipe, corpus_copy, exp, "--init", "none")
     assert result.exit_code == 0, result.output
     (warning,) = [r.getMessage() for r in caplog.records if name in r.getMessage()]
     assert "its transcript needs 400 frames" in warning
+    assert "left out 2 cuts without transcript" in caplog.text
 
 
 @pytest.mark.parametrize(("text", "frames"), [("", 0), ("abc", 3), ("aab", 4), ("aaa", 5)])
@@ -149,7 +150,7 @@ def test_bad_input_is_refused_before_the_run(
 
     assert "did you mean 'lr'" in refused("optimizer.lrr=1")
     assert "config.yaml" in refused(init=tmp_path)
-    rewrite(corpus_copy, "train", [None])
+    rewrite(corpus_copy, "train", [None] * 12)
     assert "has no transcript" in refused()
     rewrite(corpus_copy, "train", ["ab" * 500] * 12)
     assert "no cut is left" in refused()

@@ -22,7 +22,11 @@ def test_every_recipe_that_we_ship_is_valid(path: Path) -> None:
     else:
         pretrain = load_recipe(PretrainRecipe, path)
         assert load_objective(pretrain.objective["kind"]) is not None
-        assert encoder_settings(pretrain.model).dim > 0
+        if path.stem.startswith("continued"):
+            with pytest.raises(ConfigError, match="--init"):
+                encoder_settings(pretrain.model)
+        else:
+            assert encoder_settings(pretrain.model).dim > 0
 
 
 def test_a_child_holds_only_its_differences(tmp_path: Path) -> None:
