@@ -14,10 +14,10 @@ import click
 @click.option(
     "--to",
     "target",
-    type=click.Choice(["speechssl", "hf"]),
     default="speechssl",
     show_default=True,
-    help="A model folder, or a folder for Hugging Face transformers.",
+    metavar="speechssl|transformers|torchaudio|...",
+    help="A model folder, or another project's form of it (hf is short for transformers).",
 )
 @click.option(
     "--checkpoint",
@@ -29,17 +29,24 @@ import click
 def command(source: Path, out: Path, target: str, checkpoint: str) -> None:
     """Write the folder OUT from a checkpoint of a run, finished or not, or from a model folder.
 
-    With --to hf, OUT loads with transformers (AutoModel, Wav2Vec2ForCTC, ...): weights, settings,
-    preprocessor, for recognisers the tokenizer, and a model card. Where transformers is installed,
-    both sides compute the same recordings, and nothing is written unless they agree.
+    With --to transformers, OUT loads with AutoModel, Wav2Vec2ForCTC, ...: weights, settings,
+    preprocessor, for recognisers the tokenizer, and a model card. With --to torchaudio, OUT has
+    weights, torchaudio.json with what builds their network, and a model card. With --to fairseq,
+    OUT has checkpoint.pt and the dictionary. With --to fairseq2, OUT has an asset card and weights:
+    its models load by name with FAIRSEQ2_USER_ASSET_DIR=OUT, whatever the frontend. Where the
+    other project is installed, both sides compute the same recordings, and nothing is written
+    unless they agree.
 
     \b
     Example:
       speechssl export exp/pretrain exp/pretrain-early --checkpoint 500
-      speechssl export exp/finetune/model hub/my-recogniser --to hf
+      speechssl export exp/finetune/model hub/my-recogniser --to transformers
     """
+    from speechssl.interop.projects import load_project
     from speechssl.training.run_folder import RECIPE_FILE
 
+    if target != "speechssl":
+        load_project(target)
     if not (checkpoint in ("best", "last") or checkpoint.isdigit()):
         raise click.BadParameter(f"expected best, last or a number, found {checkpoint!r}")
     if target == "speechssl":
@@ -48,9 +55,9 @@ def command(source: Path, out: Path, target: str, checkpoint: str) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             model_dir = Path(temporary) / "model"
             _export_run(source, checkpoint, model_dir)
-            _export_transformers(model_dir, out)
+            _export_to(target, model_dir, out)
     else:
-        _export_transformers(source, out)
+        _export_to(target, source, out)
     click.echo(str(out))
 
 
@@ -65,10 +72,10 @@ def _export_run(exp: Path, checkpoint: str, model_dir: Path) -> None:
     export(folder, choice, model_dir)  # type: ignore[arg-type]
 
 
-def _export_transformers(model_dir: Path, out: Path) -> None:
-    from speechssl.interop.transformers.writing import export_transformers
+def _export_to(target: str, model_dir: Path, out: Path) -> None:
+    from speechssl.interop.projects import load_project
 
-    certificate, notes = export_transformers(model_dir, out)
+    certificate, notes = load_project(target).export_model(model_dir, out)
     for note in notes:
         click.echo(f"note: {note}", err=True)
     click.echo(certificate.summary(), err=True)

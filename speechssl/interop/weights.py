@@ -39,7 +39,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: is missing; {REMEDY}.")
-    values = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    values = read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    return checked_tensors(values, path)
+
+
+def checked_tensors(values: Any, path: Path) -> dict[str, Tensor]:
+    """``values``, found in ``path``, as float32 tensors by name. Raises ``CheckpointError`` where
+    they are anything else."""
     if not isinstance(values, dict) or not values:
         raise CheckpointError(f"{path}: does not hold tensors by name; {REMEDY}.")
     for name, value in values.items():
@@ -53,7 +59,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name: value.detach().float().contiguous() for name, value in values.items()}
 
 
-def _read_safetensors(path: Path) -> Any:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file as they are. Raises ``CheckpointError``."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is missing; {REMEDY}.")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -66,17 +75,19 @@ def _read_pickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):
-            raise _incomplete(path, error) from None
+        problem = str(error)
+        if "Weights only load failed" not in problem or "Unsupported operand" in problem:
+            raise incomplete(path, error) from None
         raise CheckpointError(
             f"{path}: holds pickled code beside tensors, which was not run; ask its author for a "
             "safetensors file."
         ) from None
     except Exception as error:  # whatever torch meets in a damaged file
-        raise _incomplete(path, error) from None
+        raise incomplete(path, error) from None
 
 
-def _incomplete(path: Path, error: Exception) -> CheckpointError:
+def incomplete(path: Path, error: Exception) -> CheckpointError:
+    """The error of a PyTorch file that ends too early or is none."""
     return CheckpointError(f"{path}: is not a complete PyTorch file ({_line(error)}); {REMEDY}.")
 
 

@@ -17,6 +17,7 @@ VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAOIN'"]
 LAYOUTS = {
     "post": {},
     "pre": {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True},
+    "stack": {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5},  # data2vec has only this
 }
 
 SIZES = {
@@ -31,11 +32,19 @@ SIZES = {
     "codevector_dim": 8,
     "proj_codevector_dim": 12,
     "num_negatives": 9,
+    "num_buckets": 24,
+    "max_bucket_distance": 30,
 }
 
 
-def build(architecture: str, layout: str = "post", **settings: object) -> nn.Module:
+def layouts(architecture: str) -> list[str]:
+    """The layouts that the class has."""
+    return ["stack"] if architecture.startswith("Data2Vec") else ["post", "pre"]
+
+
+def build(architecture: str, layout: str | None = None, **settings: object) -> nn.Module:
     """A transformers model of that class, its weights not those of a fresh one."""
+    layout = layout or layouts(architecture)[0]
     kind = getattr(transformers, architecture)
     torch.manual_seed(0)
     config = kind.config_class(
@@ -46,6 +55,8 @@ def build(architecture: str, layout: str = "post", **settings: object) -> nn.Mod
     for name, parameter in model.named_parameters():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             parameter.data.mul_(8)  # in a fresh model all frames get the same attention
+        if name.endswith("gru_rel_pos_const"):
+            nn.init.uniform_(parameter, 0.5, 2.0)
     model.eval()
     if hasattr(model, "lm_head"):  # symbols take turns, in place of one everywhere
         with torch.no_grad():
@@ -65,8 +76,9 @@ def save(
 ) -> Path:
     """Saves the model with preprocessor and, for CTC, tokenizer, all by transformers."""
     model.save_pretrained(folder, safe_serialization=safe)
+    group_norm = getattr(model.config, "feat_extract_norm", "layer") == "group"
     extractor = transformers.Wav2Vec2FeatureExtractor(
-        do_normalize=normalize, return_attention_mask=model.config.feat_extract_norm == "layer"
+        do_normalize=normalize, return_attention_mask=not group_norm
     )
     extractor.save_pretrained(folder)
     if hasattr(model, "lm_head"):

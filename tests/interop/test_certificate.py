@@ -8,7 +8,7 @@ import torch
 
 from speechssl.errors import CheckpointError
 from speechssl.interop.certificate import TOLERANCE, compare, probe, unproven
-from speechssl.interop.transformers.layout import Converted
+from speechssl.interop.conversion import Ours
 from speechssl.interop.transformers.parity import certify
 from speechssl.interop.transformers.reading import import_transformers
 from speechssl.models.folder import load_encoder
@@ -54,7 +54,7 @@ def test_one_wrong_tensor_is_found(part: str, tmp_path: Path) -> None:
     folder = save(build("HubertModel"), tmp_path / "hf")
     import_transformers(str(folder), tmp_path / "model")
     encoder = load_encoder(tmp_path / "model")
-    assert certify(Converted("HubertModel", encoder), folder).status == "proven"
+    assert certify(Ours(encoder), folder, "HubertModel").status == "proven"
     encoder.get_parameter(part).data.mul_(1.5)
     with pytest.raises(CheckpointError, match=r"does not give the outputs.*layer \d differs"):
-        certify(Converted("HubertModel", encoder), folder)
+        certify(Ours(encoder), folder, "HubertModel")

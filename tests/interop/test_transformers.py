@@ -23,10 +23,11 @@ from speechssl.data.batch import collate
 from speechssl.data.text import Tokens
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import CheckpointError, ModelFolderError
+from speechssl.files import sha256
 from speechssl.frames import num_frames
 from speechssl.interop.transformers.layout import ARCHITECTURES
 from speechssl.interop.transformers.parity import flat_distractors
-from speechssl.interop.transformers.reading import import_transformers
+from speechssl.interop.transformers.reading import check_download, import_transformers
 from speechssl.interop.transformers.writing import export_transformers
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
@@ -40,11 +41,18 @@ from speechssl.models.folder import (
 from speechssl.models.frontend import normalize_waveforms
 from speechssl.models.presets import encoder_config
 from speechssl.objectives.contrastive import Contrastive, ContrastiveConfig
-from tests.interop.models import VOCABULARY, build, edit, save
+from tests.interop.models import VOCABULARY, build, edit, layouts, save
 
 LENGTHS = [9000, 5300]
 both_layouts = pytest.mark.parametrize("layout", ["post", "pre"])
-every_class = pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+every_class = pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [(name, layout) for name in sorted(ARCHITECTURES) for layout in layouts(name)],
+)
+every_recogniser = pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [(n, layout) for n in sorted(ARCHITECTURES) if n.endswith("CTC") for layout in layouts(n)],
+)
 
 
 def waveforms_of(*lengths: int) -> list[Tensor]:
@@ -53,7 +61,8 @@ def waveforms_of(*lengths: int) -> list[Tensor]:
 
 
 def their_batches(layout: str, waveforms: list[Tensor]) -> list[dict[str, Tensor]]:
-    """Padded and with an attention mask; one by one with group norm, where padding counts."""
+    """Padded and with an attention mask; one by one where padding counts, with group norm or a
+    stack of position convolutions."""
     groups = [waveforms] if layout == "pre" else [[waveform] for waveform in waveforms]
     batches = []
     for group in groups:
@@ -69,7 +78,6 @@ def real(values: Tensor, lengths: list[int]) -> list[Tensor]:
 
 
 @every_class
-@both_layouts
 @torch.no_grad()
 def test_hidden_states_at_every_layer(architecture: str, layout: str, tmp_path: Path) -> None:
     model = build(architecture, layout)
@@ -115,8 +123,7 @@ def test_pretraining_loss_of_the_same_mask_and_distractors(layout: str, tmp_path
     torch.testing.assert_close(total, theirs.contrastive_loss, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["Wav2Vec2ForCTC", "HubertForCTC"])
-@both_layouts
+@every_recogniser
 @torch.no_grad()
 def test_ctc_log_probabilities(architecture: str, layout: str, tmp_path: Path) -> None:
     model = build(architecture, layout)
@@ -140,14 +147,15 @@ def test_ctc_log_probabilities(architecture: str, layout: str, tmp_path: Path) -
     ],
     ids=["facebook", "fine-tuned", "lower-case"],
 )  # fmt: skip
-@both_layouts
+@every_recogniser
 def test_transcribes_as_transformers_does(
+    architecture: str,
     layout: str,
     symbols: list[str] | None,
     tokenizer: dict[str, object],
     tmp_path: Path,
 ) -> None:
-    model = build("Wav2Vec2ForCTC", layout)
+    model = build(architecture, layout)
     folder = save(model, tmp_path / "hf", symbols=symbols, **tokenizer)
     import_transformers(str(folder), tmp_path / "model")
     rng = np.random.default_rng(0)
@@ -165,7 +173,6 @@ def test_transcribes_as_transformers_does(
 
 
 @every_class
-@both_layouts
 def test_comes_out_bit_for_bit(architecture: str, layout: str, tmp_path: Path) -> None:
     source = save(build(architecture, layout), tmp_path / "hf", do_lower_case=True)
     import_transformers(str(source), tmp_path / "model")
@@ -341,6 +348,25 @@ def test_own_pretrained_model_goes_out(kind: str, architecture: str, tmp_path: P
     assert all(torch.equal(before[name], after[name]) for name in after)
 
 
+@pytest.mark.parametrize(
+    ("changes", "architecture"),
+    [
+        ({"relative_buckets": 24, "relative_distance": 30}, "WavLMModel"),
+        ({"position_layers": 2, "norm": "post"}, "Data2VecAudioModel"),
+    ],
+)
+def test_own_model_becomes_the_class_that_has_its_parts(
+    changes: dict[str, object], architecture: str, tmp_path: Path
+) -> None:
+    frontend = {"kind": "waveform", "channels": 16, "norm": "layer"}
+    path = own_model(tmp_path, "contrastive", frontend=frontend, **changes)
+    certificate, [note] = export_transformers(path, tmp_path / "out")
+    assert certificate.status == "proven"
+    assert "has no class for pretraining" in note
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == [architecture]
+
+
 def test_a_network_that_transformers_lacks_stays_here(tmp_path: Path) -> None:
     path = own_model(tmp_path, "clusters", frontend={"kind": "fbank"})
     with pytest.raises(CheckpointError, match=r"frontend.kind is 'fbank'.*only 'waveform'"):
@@ -380,18 +406,18 @@ def refused(source: Path) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["WavLMModel"]}, "architectures is WavLMModel; supported are Wav2Vec2"),
+        ({"architectures": ["SEWModel"]}, "architectures is SEWModel; supported are Wav2Vec2"),
         ({"architectures": None}, "architectures is missing"),
         ({"model_type": "hubert"}, "model_type is 'hubert'; Wav2Vec2ForCTC needs 'wav2vec2'"),
         ({"conv_kernel": [10, 3, 3, 3, 3, 3, 2]}, r"conv_kernel is \[10, 3, 3, 3, 3, 3, 2\]"),
-        ({"conv_dim": [16] * 6 + [32]}, r"conv_dim is \[16, 16, 16, 16, 16, 16, 32\]"),
+        ({"conv_dim": [16] * 6 + [32]}, r"have widths \[16, 16, 16, 16, 16, 16, 32\]"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'; only 'gelu' has a counterpart"),
         ({"add_adapter": True}, "add_adapter is True"),
         ({"adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
         ({"feat_proj_layer_norm": False}, "feat_proj_layer_norm is False"),
         ({"hidden_dropout": 1.5}, "dropout must be at least 0 and below 1, but is 1.5"),
         ({"num_attention_heads": 3}, r"heads must be a divisor of dim \(32\), but is 3"),
-        ({"hidden_size": 64}, "has shape .* but config.json asks for"),
+        ({"hidden_size": 64}, "has shape .* but the settings of config.json ask for"),
         ({"vocab_size": 99}, "has no symbol for 87 of the head's 99 outputs"),
     ],
 )
@@ -449,9 +475,9 @@ def test_missing_foreign_and_ill_typed_tensors(source: Path) -> None:
     weights = load_file(file)
     norm = "wav2vec2.encoder.layers.1.layer_norm.bias"
     save_file({n: w for n, w in weights.items() if n != norm}, file)
-    assert f"tensor '{norm}' is missing, which Wav2Vec2ForCTC needs" in refused(source)
+    assert f"tensor '{norm}' is missing" in refused(source)
     save_file({**weights, "wav2vec2.adapter.proj.weight": torch.ones(2)}, file)
-    assert "tensor 'wav2vec2.adapter.proj.weight' is not of Wav2Vec2ForCTC" in refused(source)
+    assert "tensor 'wav2vec2.adapter.proj.weight' has no counterpart" in refused(source)
     save_file({**weights, norm: torch.ones(32, dtype=torch.int8)}, file)
     assert "is of type torch.int8" in refused(source)
     file.unlink()
@@ -505,6 +531,27 @@ def test_a_failed_import_leaves_the_old_model(source: Path, tmp_path: Path) -> N
     with pytest.raises(CheckpointError):
         import_transformers(str(source), tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_a_single_convolution_of_data2vec_has_no_counterpart(tmp_path: Path) -> None:
+    source = save(build("Data2VecAudioModel", num_conv_pos_embeddings=1), tmp_path / "hf")
+    assert "num_conv_pos_embeddings is 1; a position embedding" in refused(source)
+
+
+def test_downloads_are_compared_with_the_hubs_hash(tmp_path: Path) -> None:
+    """The hub's cache: files named by their SHA-256, and links to them."""
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"as published")
+    stored = tmp_path / "blobs" / sha256(weights)
+    stored.parent.mkdir()
+    weights.rename(stored)
+    link = tmp_path / "snapshots" / "model.safetensors"
+    link.parent.mkdir()
+    link.symlink_to(stored)
+    check_download(link)
+    stored.write_bytes(b"as published, nearly")
+    with pytest.raises(CheckpointError, match="is not what the Hugging Face hub published"):
+        check_download(link)
 
 
 def test_hub_name_while_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

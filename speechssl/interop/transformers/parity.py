@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,15 @@ from speechssl.data.batch import SpeechBatch
 from speechssl.errors import CheckpointError
 from speechssl.frames import SAMPLE_RATE, num_frames
 from speechssl.interop.certificate import Certificate, compare, probe, unproven
-from speechssl.interop.transformers.layout import EXTRA, PREPROCESSOR, Converted
+from speechssl.interop.conversion import Ours, outputs, pads, probe_note, real_frames
+from speechssl.interop.transformers.layout import EXTRA, PREPROCESSOR
 from speechssl.models.ctc import CTCModel
+from speechssl.objectives.base import Objective
 
 
-def certify(converted: Converted, folder: Path) -> Certificate:
-    """Compares our model with transformers' of the same ``folder`` on the probe recordings.
+def certify(ours: Ours, folder: Path, architecture: str) -> Certificate:
+    """Compares our model with transformers' class ``architecture``, loaded from ``folder``, on the
+    probe recordings.
 
     Raises ``CheckpointError`` where they disagree or transformers cannot load the folder.
     """
@@ -31,50 +35,22 @@ def certify(converted: Converted, folder: Path) -> Certificate:
     batch = probe()
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _quiet(library):
         torch.manual_seed(0)
-        draws = {} if converted.objective is None else converted.objective.draw(batch)
-        ours = _our_outputs(converted, batch, draws)
-        theirs = _their_outputs(converted, library, folder, batch, draws)
-    seconds = " s and ".join(f"{int(length) / SAMPLE_RATE:.2f}" for length in batch.lengths)
-    note = f"recordings of {seconds} s, one padded batch"
-    if not _pads(converted):
-        note += (
-            "; in transformers one by one, because its group norm lets padding change the outputs"
-        )
-    return compare(ours, theirs, f"transformers {library.__version__}", note)
-
-
-def _our_outputs(
-    converted: Converted, batch: SpeechBatch, draws: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Outputs by name, each over the real frames of all recordings."""
-    encoder, objective = converted.encoder, converted.objective
-    counts = num_frames(batch.lengths)
-    inputs = encoder.project(encoder.normalize(encoder.extract(batch.waveforms, batch.lengths)))
-    if objective is not None:
-        inputs = encoder.apply_mask(inputs, draws["mask"])
-    context, states = encoder.contextualize(inputs, counts, layers=True)
-    outputs = {f"layer {i}": _joined(state, counts) for i, state in enumerate(states)}
-    if isinstance(converted.model, CTCModel):
-        outputs["log-probabilities"] = _joined(converted.model.log_probs(context), counts)
-    if objective is not None:
-        total, count = objective.loss(encoder, batch, **draws).metrics["loss_contrastive"]
-        outputs["loss"] = torch.as_tensor(total / count)
-    return outputs
+        draws = ours.objective.draw(batch) if isinstance(ours.objective, Objective) else {}
+        found = outputs(ours, batch, draws)
+        model, extractor = _load_theirs(ours, library, folder, architecture)
+        expected = _their_outputs(ours, model, extractor, batch, draws)
+    note = probe_note(batch, "transformers", pads(ours.encoder.config))
+    return compare(found, expected, f"transformers {library.__version__}", note)
 
 
 def _their_outputs(
-    converted: Converted,
-    library: Any,
-    folder: Path,
-    batch: SpeechBatch,
-    draws: Mapping[str, Tensor],
+    ours: Ours, model: Any, extractor: Any, batch: SpeechBatch, draws: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The same from transformers; every recording goes through its feature extractor first."""
-    model, extractor = _load_theirs(converted, library, folder)
     rows = list(range(len(batch.lengths)))
-    outputs: dict[str, list[Tensor]] = {}
+    parts: dict[str, list[Tensor]] = {}
     losses = []
-    for together in [rows] if _pads(converted) else [[row] for row in rows]:
+    for together in [rows] if pads(ours.encoder.config) else [[row] for row in rows]:
         waveforms = [batch.waveforms[row, : batch.lengths[row]].numpy() for row in together]
         inputs = dict(
             extractor(
@@ -86,7 +62,7 @@ def _their_outputs(
             )
         )
         counts = num_frames(batch.lengths[together])
-        if converted.objective is not None:
+        if draws:
             mask = draws["mask"][together, : int(counts.max())]
             chosen = draws["mask"].nonzero()[:, 0]  # [M] recordings of the masked frames
             distractors = draws["distractors"][torch.isin(chosen, torch.tensor(together))]
@@ -94,16 +70,16 @@ def _their_outputs(
             inputs["sampled_negative_indices"] = flat_distractors(mask, distractors)
         found = model(**inputs, output_hidden_states=True)
         for i, state in enumerate(found.hidden_states):
-            outputs.setdefault(f"layer {i}", []).append(_joined(state, counts))
-        if isinstance(converted.model, CTCModel):
-            log_probs = found.logits.log_softmax(-1)[..., converted.order]
-            outputs.setdefault("log-probabilities", []).append(_joined(log_probs, counts))
-        if converted.objective is not None:
+            parts.setdefault(f"layer {i}", []).append(real_frames(state, counts))
+        if isinstance(ours.model, CTCModel):
+            log_probs = found.logits.log_softmax(-1)[..., ours.order]
+            parts.setdefault("log-probabilities", []).append(real_frames(log_probs, counts))
+        if draws:
             losses.append(found.contrastive_loss)
-    joined = {name: torch.cat(parts) for name, parts in outputs.items()}
+    whole = {name: torch.cat(pieces) for name, pieces in parts.items()}
     if losses:
-        joined["loss"] = torch.stack(losses).sum() / int(draws["mask"].sum())
-    return joined
+        whole["loss"] = torch.stack(losses).sum() / int(draws["mask"].sum())
+    return whole
 
 
 def flat_distractors(mask: Tensor, distractors: Tensor) -> Tensor:
@@ -120,9 +96,9 @@ def flat_distractors(mask: Tensor, distractors: Tensor) -> Tensor:
     return flat
 
 
-def _load_theirs(converted: Converted, library: Any, folder: Path) -> tuple[Any, Any]:
+def _load_theirs(ours: Ours, library: Any, folder: Path, architecture: str) -> tuple[Any, Any]:
     """transformers' model and feature extractor of ``folder``."""
-    kind = getattr(library, converted.architecture)
+    kind = getattr(library, architecture)
     extractor = library.Wav2Vec2FeatureExtractor
     try:
         model, report = kind.from_pretrained(
@@ -131,7 +107,7 @@ def _load_theirs(converted: Converted, library: Any, folder: Path) -> tuple[Any,
         if (folder / PREPROCESSOR).is_file():
             extract = extractor.from_pretrained(folder, local_files_only=True)
         else:
-            extract = extractor(do_normalize=converted.encoder.config.frontend.normalize_waveform)
+            extract = extractor(do_normalize=ours.encoder.config.frontend.normalize_waveform)
     except Exception as error:  # whatever it may raise, the checkpoint is not proven
         problem = " ".join(str(error).split())[:200].rstrip(". ")
         raise CheckpointError(
@@ -144,19 +120,9 @@ def _load_theirs(converted: Converted, library: Any, folder: Path) -> tuple[Any,
             f"{folder}: transformers {library.__version__} does not find or use tensor "
             f"{wrong[0]!r}; nothing was written, please report this checkpoint."
         )
-    if converted.objective is not None:
+    if ours.objective is not None:
         model.config.apply_spec_augment = True  # without it, transformers ignores the mask
     return model.eval(), extract
-
-
-def _pads(converted: Converted) -> bool:
-    """Whether transformers' outputs for a recording do not depend on its padding."""
-    return converted.encoder.config.frontend.norm == "layer"
-
-
-def _joined(values: Tensor, counts: Tensor) -> Tensor:
-    """The real frames of all recordings. [B, T, D], [B] -> [sum of counts, D]."""
-    return torch.cat([row[:count] for row, count in zip(values, counts.tolist())])
 
 
 @contextmanager
@@ -165,6 +131,8 @@ def _quiet(library: Any) -> Iterator[None]:
     before = library.logging.get_verbosity()
     library.logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         library.logging.set_verbosity(before)

@@ -10,26 +10,27 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from speechssl.config import build, to_dict
 from speechssl.errors import CheckpointError, ConfigError, MissingExtraError
 from speechssl.files import sha256
 from speechssl.frames import SAMPLE_RATE
-from speechssl.interop.certificate import FILE as CERTIFICATE
 from speechssl.interop.certificate import Certificate
+from speechssl.interop.conversion import Ours, fill_from_theirs
+from speechssl.interop.folders import write_imported
 from speechssl.interop.transformers.layout import (
     ARCHITECTURES,
     CONFIG,
     EXTRA,
+    FAMILIES,
     FIXED,
     KEPT,
     PREPROCESSOR,
     WEIGHTS,
-    Converted,
     Settings,
-    Task,
-    from_theirs,
-    known_settings,
+    contrastive_config,
+    encoder_config,
     new_name,
+    read_settings,
+    renames,
 )
 from speechssl.interop.transformers.parity import certify
 from speechssl.interop.transformers.vocabulary import FILES as TOKENIZER_FILES
@@ -37,7 +38,6 @@ from speechssl.interop.transformers.vocabulary import Vocabulary, read_vocabular
 from speechssl.interop.weights import REMEDY, read_json, read_weights
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
-from speechssl.models.folder import save_model_folder
 from speechssl.objectives.contrastive import Contrastive
 
 
@@ -51,41 +51,30 @@ def import_transformers(source: str, model_dir: Path) -> tuple[Certificate, list
     written then.
     """
     folder = find_source(source)
-    architecture, task, settings = _read_settings(folder / CONFIG)
+    architecture, settings = _read_config(folder / CONFIG)
     normalize, notes = _read_preprocessor(folder / PREPROCESSOR, settings)
-    vocabulary = read_vocabulary(folder, settings.vocab_size) if task == "ctc" else None
-    converted = _outline(architecture, task, settings, normalize, vocabulary, folder / CONFIG)
+    is_ctc = ARCHITECTURES[architecture][1] == "ctc"
+    vocabulary = read_vocabulary(folder, settings.vocab_size) if is_ctc else None
+    ours = _outline(architecture, settings, normalize, vocabulary, folder / CONFIG)
     files = _weight_files(folder)
-    notes += _fill_from(converted, files, folder)
-    certificate = certify(converted, folder)
-    info: dict[str, Any] = {
-        "imported": {
-            "from": "transformers",
-            "source": source,
-            "architecture": architecture,
-            "sha256": {file.name: sha256(file) for file in files},
-            "parity": certificate.status,
-        }
-    }
-    objective = None
-    if converted.objective is not None:
-        info["recipe"] = {
-            "objective": {"kind": "contrastive", **to_dict(converted.objective.config)}
-        }
-        objective = converted.objective.state_dict()
+    given = _read_tensors(files, architecture)
+    where = f"the settings of {CONFIG}"
+    notes += fill_from_theirs(ours, renames(architecture), given, str(folder), where)
+    certificate = certify(ours, folder, architecture)
     kept = (CONFIG, PREPROCESSOR, *(TOKENIZER_FILES if vocabulary else ()))
-    extra_files = {
-        f"{KEPT}/{name}": (folder / name).read_text(encoding="utf-8")
-        for name in kept
-        if (folder / name).is_file()
-    }
-    save_model_folder(
+    write_imported(
         model_dir,
-        converted.model,
-        tokens=vocabulary.tokens if vocabulary else None,
-        objective=objective,
-        info=info,
-        extra_files={CERTIFICATE: certificate.to_json(), **extra_files},
+        ours,
+        certificate,
+        project="transformers",
+        source=source,
+        architecture=architecture,
+        files=files,
+        kept={
+            f"{KEPT}/{name}": (folder / name).read_text(encoding="utf-8")
+            for name in kept
+            if (folder / name).is_file()
+        },
     )
     return certificate, notes + (vocabulary.notes if vocabulary else [])
 
@@ -119,8 +108,8 @@ def find_source(source: str) -> Path:
     return Path(folder)
 
 
-def _read_settings(file: Path) -> tuple[str, Task, Settings]:
-    """The class in transformers, what it is for, and its settings."""
+def _read_config(file: Path) -> tuple[str, Settings]:
+    """The class in transformers and its settings."""
     values = read_json(file)
     names = values.get("architectures")
     known = ", ".join(ARCHITECTURES)
@@ -137,13 +126,13 @@ def _read_settings(file: Path) -> tuple[str, Task, Settings]:
             raise CheckpointError(
                 f"{file}: {name} is {values[name]!r}; only {only!r} has a counterpart."
             )
-    settings = build(Settings, known_settings(values), str(file))
+    settings = read_settings(values, model_type, str(file))
     if task == "pretraining" and not settings.has_mask_embedding:
         raise CheckpointError(
             f"{file}: mask_time_prob is 0; pretraining needs a mask embedding, and transformers "
             "builds the model without one."
         )
-    return names[0], task, settings
+    return names[0], settings
 
 
 def _read_preprocessor(file: Path, settings: Settings) -> tuple[bool, list[str]]:
@@ -176,26 +165,26 @@ def _read_preprocessor(file: Path, settings: Settings) -> tuple[bool, list[str]]
 
 def _outline(
     architecture: str,
-    task: Task,
     settings: Settings,
     normalize: bool,
     vocabulary: Vocabulary | None,
     file: Path,
-) -> Converted:
+) -> Ours:
     """The model without values."""
+    model_type, task = ARCHITECTURES[architecture]
     try:
-        config = settings.encoder(normalize)
+        config = encoder_config(settings, model_type, normalize, str(file))
         with torch.device("meta"):
             encoder = Encoder(config)
             if vocabulary is not None:
-                model: Encoder | CTCModel = CTCModel(encoder, settings.vocab_size)
-                return Converted(architecture, model.eval(), None, vocabulary.order)
-            if task == "encoder":
-                return Converted(architecture, encoder.eval())
-            objective = Contrastive(settings.contrastive(), config)
-            return Converted(architecture, encoder.eval(), objective.eval())
+                model = CTCModel(encoder, settings.vocab_size).eval()
+                return Ours(model, None, vocabulary.tokens, vocabulary.order)
+        if task == "encoder":
+            return Ours(encoder.eval())
+        return Ours(encoder.eval(), Contrastive(contrastive_config(settings), config).eval())
     except ConfigError as error:
-        raise CheckpointError(f"{file}: {error}") from None
+        problem = str(error).removeprefix(f"{file}: ")
+        raise CheckpointError(f"{file}: {problem}") from None
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -213,39 +202,30 @@ def _weight_files(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder}: has neither {' nor '.join(WEIGHTS)}; {REMEDY}.")
 
 
-def _fill_from(converted: Converted, files: list[Path], folder: Path) -> list[str]:
-    """Reads all tensors into the model. Returns notes; raises ``CheckpointError``."""
+def _read_tensors(files: list[Path], architecture: str) -> dict[str, Tensor]:
+    """All tensors, named as transformers names them today."""
     given: dict[str, Tensor] = {}
     for file in tqdm(files, desc="read", unit="file", disable=None):
+        check_download(file)
         given.update(read_weights(file))
     given = {new_name(name): value for name, value in given.items()}
-    model_type, task = ARCHITECTURES[converted.architecture]
+    model_type, task = ARCHITECTURES[architecture]
     if task == "encoder":  # also saved from a model with a head
-        given = {name.removeprefix(f"{model_type}."): value for name, value in given.items()}
-    shapes = {name: value.shape for name, value in converted.tensors().items()}
-    values, notes = {}, []
-    for name, (theirs, outline) in converted.their_tensors().items():
-        if name == "encoder.mask_embedding" and theirs not in given and task != "pretraining":
-            generator = torch.Generator().manual_seed(0)
-            values[name] = torch.rand(shapes[name], generator=generator)
-            notes.append("the checkpoint has no mask embedding (masked_spec_embed): drew a new one")
-            continue
-        if theirs not in given:
-            raise CheckpointError(
-                f"{folder}: tensor {theirs!r} is missing, which {converted.architecture} needs; "
-                f"{REMEDY}."
-            )
-        value = given.pop(theirs)
-        if value.shape != outline.shape:
-            raise CheckpointError(
-                f"{folder}: tensor {theirs!r} has shape {list(value.shape)}, but {CONFIG} asks for "
-                f"{list(outline.shape)}; weights and {CONFIG} must belong together."
-            )
-        values[name] = from_theirs(name, value, shapes[name], converted.order)
-    if given:
+        prefix = FAMILIES[model_type].prefix
+        given = {name.removeprefix(prefix): value for name, value in given.items()}
+    return given
+
+
+def check_download(file: Path) -> None:
+    """Compares a file with the hash that the hub gave it: the cache names large files by it.
+
+    Raises ``CheckpointError`` where they differ. Nothing happens for a file from elsewhere.
+    """
+    stored = file.resolve()
+    if stored.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{64}", stored.name):
+        return
+    if sha256(stored) != stored.name:
         raise CheckpointError(
-            f"{folder}: tensor {min(given)!r} is not of {converted.architecture}; weights and "
-            f"{CONFIG} must belong together."
+            f"{file}: is not what the Hugging Face hub published (its SHA-256 is another); remove "
+            f"{stored} and import again."
         )
-    converted.fill(values)
-    return notes

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
-from speechssl.config import build, to_dict
-from speechssl.errors import CheckpointError, ModelFolderError
 from speechssl.files import atomic_path
 from speechssl.frames import SAMPLE_RATE
 from speechssl.interop.certificate import FILE as CERTIFICATE
 from speechssl.interop.certificate import Certificate
+from speechssl.interop.conversion import (
+    MASK,
+    Ours,
+    load_ours,
+    pads,
+    rename,
+    require_counterpart,
+    to_theirs,
+)
+from speechssl.interop.folders import imported_from, new_folder, origin
 from speechssl.interop.transformers.layout import (
     ARCHITECTURES,
     CONFIG,
     KEPT,
     PREPROCESSOR,
     WEIGHTS,
-    Converted,
-    Settings,
     Task,
     contrastive_settings,
+    encoder_config,
     encoder_settings,
-    known_settings,
+    read_settings,
+    renames,
 )
 from speechssl.interop.transformers.parity import certify
 from speechssl.interop.transformers.vocabulary import FILES as TOKENIZER_FILES
@@ -38,10 +44,9 @@ from speechssl.interop.transformers.vocabulary import (
     write_vocabulary,
 )
 from speechssl.interop.weights import read_json
-from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import EncoderConfig
-from speechssl.models.folder import LoadedModel, load_model_folder, load_objective_weights
-from speechssl.objectives.contrastive import Contrastive, ContrastiveConfig
+from speechssl.models.folder import LoadedModel
+from speechssl.objectives.contrastive import Contrastive
 
 CARD = "README.md"
 
@@ -53,132 +58,94 @@ def export_transformers(model_dir: Path, out: Path) -> tuple[Certificate, list[s
     has no counterpart in transformers, ``out`` exists, or transformers does not compute the same;
     ``ModelFolderError`` where ``model_dir`` is no sound model folder. Nothing is written then.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise CheckpointError(f"{out}: exists already; give a new folder.")
-    loaded = load_model_folder(model_dir)
-    _require_counterpart(_encoder_of(loaded), model_dir)
-    objective, notes = _load_objective(loaded)
-    architecture = _choose_architecture(loaded, objective)
-    config, tokenizer, order = _describe(loaded, objective, architecture)
-    converted = Converted(architecture, loaded.model, objective, order)
-    settings = build(Settings, known_settings(config), str(model_dir))
-    tensors = {}
-    for name, (theirs, value) in converted.their_tensors().items():
-        if name != "encoder.mask_embedding" or settings.has_mask_embedding:
-            tensors[theirs] = value.contiguous()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".tmp-{out.name}-") as temporary:
-        fresh = Path(temporary) / "new"
-        fresh.mkdir()
+    loaded, ours, notes = load_ours(model_dir, ("contrastive",), "transformers")
+    model_type = _model_type(loaded, ours.encoder.config)
+    if not (isinstance(ours.objective, Contrastive) and model_type == "wav2vec2"):
+        if isinstance(ours.objective, Contrastive):
+            notes.append(f"transformers has no class for pretraining {model_type}: its heads stay")
+        ours.objective = None
+    _require_counterpart(loaded, ours.encoder.config, model_type)
+    task: Task = "ctc" if ours.tokens else "pretraining" if ours.objective else "encoder"
+    [architecture] = [
+        name for name, is_for in ARCHITECTURES.items() if is_for == (model_type, task)
+    ]
+    config, tokenizer = _describe(loaded, ours, architecture)
+    table = renames(architecture)
+    tensors = {name: value.contiguous() for name, value in to_theirs(ours, table).items()}
+    settings = read_settings(config, model_type, str(model_dir))
+    if not settings.has_mask_embedding:
+        del tensors[rename(MASK, table)]
+    with new_folder(out) as fresh:
         with atomic_path(fresh / WEIGHTS[0]) as file:  # safetensors lets only the owner read
             save_file(tensors, file, metadata={"format": "pt"})
         (fresh / CONFIG).write_text(_json(config), encoding="utf-8")
-        preprocessor = _preprocessor(loaded)
+        preprocessor = _preprocessor(loaded, ours.encoder.config)
         (fresh / PREPROCESSOR).write_text(_json(preprocessor), encoding="utf-8")
         for name, text in tokenizer.items():
             (fresh / name).write_text(text, encoding="utf-8")
-        certificate = certify(converted, fresh)
+        certificate = certify(ours, fresh, architecture)
         (fresh / CERTIFICATE).write_text(certificate.to_json(), encoding="utf-8")
-        card = model_card(loaded, architecture, out.name, certificate)
+        card = model_card(loaded, ours, architecture, out.name, certificate)
         (fresh / CARD).write_text(card, encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        fresh.rename(out)
     return certificate, notes
 
 
-def _require_counterpart(config: EncoderConfig, model_dir: Path) -> None:
+def _require_counterpart(loaded: LoadedModel, config: EncoderConfig, model_type: str) -> None:
     """Raises ``CheckpointError`` naming the setting that transformers has no word for."""
-    values = known_settings(encoder_settings(config))
-    again = build(Settings, values, str(model_dir)).encoder(config.frontend.normalize_waveform)
-    wanted = _flat(to_dict(config))
-    for name, value in _flat(to_dict(again)).items():
-        # How the gradient reaches the frontend does not change what the model computes.
-        if name != "frontend_gradient" and wanted[name] != value:
-            raise CheckpointError(
-                f"{model_dir}: the encoder's {name} is {wanted[name]!r}, which transformers' "
-                f"wav2vec 2.0 and HuBERT do not have (only {value!r})."
-            )
+    where = str(loaded.path)
+    settings = read_settings(encoder_settings(config, model_type), model_type, where)
+    again = encoder_config(settings, model_type, config.frontend.normalize_waveform, where)
+    # How the gradient reaches the frontend does not change what the model computes; nor does the
+    # longest distance where none is looked at.
+    ignored = ["frontend_gradient"]
+    if config.relative_buckets == 0:
+        ignored.append("relative_distance")
+    require_counterpart(loaded, again, f"transformers' {model_type}", ignored)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def _load_objective(loaded: LoadedModel) -> tuple[Contrastive | None, list[str]]:
-    """The contrastive objective's heads where the folder has them, and a note about others."""
-    weights = load_objective_weights(loaded.path)
-    if not weights or loaded.kind == "ctc":
-        return None, []
-    recipe = loaded.info.get("recipe")
-    settings = dict(recipe.get("objective") or {}) if isinstance(recipe, dict) else {}
-    kind = settings.pop("kind", "unknown")
-    if kind != "contrastive":
-        note = f"transformers has no class for pretraining with objective {kind!r}: its heads stay"
-        return None, [note]
-    config = build(ContrastiveConfig, settings, f"{loaded.path}: objective")
-    with torch.device("meta"):
-        objective = Contrastive(config, _encoder_of(loaded))
-    try:
-        objective.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        problem = " ".join(str(error).split())
-        raise ModelFolderError(
-            f"{loaded.path}: the objective's weights do not fit its settings ({problem}); export "
-            "the model again."
-        ) from None
-    return objective.eval(), []
-
-
-def _choose_architecture(loaded: LoadedModel, objective: Contrastive | None) -> str:
-    """The class in transformers: the one it was imported from, or the one that fits."""
-    task: Task = "ctc" if loaded.kind == "ctc" else "pretraining" if objective else "encoder"
-    imported = loaded.info.get("imported")
-    origin = imported.get("architecture") if isinstance(imported, dict) else None
-    if origin in ARCHITECTURES and ARCHITECTURES[origin][1] == task:
-        return str(origin)
-    return {"ctc": "Wav2Vec2ForCTC", "pretraining": "Wav2Vec2ForPreTraining"}.get(
-        task, "Wav2Vec2Model"
-    )
+def _model_type(loaded: LoadedModel, config: EncoderConfig) -> str:
+    """transformers' name of the network: that it was imported as, or the one that fits."""
+    origin = imported_from(loaded, "transformers")
+    if origin in ARCHITECTURES:
+        return ARCHITECTURES[origin][0]
+    if config.relative_buckets > 0:
+        return "wavlm"
+    return "data2vec-audio" if config.position_layers > 1 else "wav2vec2"
 
 
 def _describe(
-    loaded: LoadedModel, objective: Contrastive | None, architecture: str
-) -> tuple[dict[str, Any], dict[str, str], list[int] | None]:
-    """config.json, the tokenizer files, and the order of the CTC head."""
+    loaded: LoadedModel, ours: Ours, architecture: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """config.json and the tokenizer files; sets the order of the CTC head."""
+    model_type = ARCHITECTURES[architecture][0]
     config = _kept(loaded, CONFIG)
     config.pop("dtype", None)
     config |= {
         "architectures": [architecture],
-        "model_type": ARCHITECTURES[architecture][0],
+        "model_type": model_type,
         "torch_dtype": "float32",
-        **encoder_settings(_encoder_of(loaded)),
+        **encoder_settings(ours.encoder.config, model_type),
     }
-    if objective is not None:
-        config |= contrastive_settings(objective.config)
+    if isinstance(ours.objective, Contrastive):
+        config |= contrastive_settings(ours.objective.config)
     if loaded.tokens is None:
-        return config, {}, None
+        return config, {}
     size = len(loaded.tokens)
     if (loaded.path / KEPT / VOCABULARY).is_file():
         vocabulary = read_vocabulary(loaded.path / KEPT, size)
         if vocabulary.tokens == loaded.tokens:
             files = [loaded.path / KEPT / name for name in TOKENIZER_FILES]
             texts = {f.name: f.read_text(encoding="utf-8") for f in files if f.is_file()}
-            return config | {"vocab_size": size}, texts, vocabulary.order
+            ours.order = vocabulary.order
+            return config | {"vocab_size": size}, texts
+    ours.order = list(range(size))
     own = {"vocab_size": size, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
-    return config | own, write_vocabulary(loaded.tokens), list(range(size))
+    return config | own, write_vocabulary(loaded.tokens)
 
 
-def _preprocessor(loaded: LoadedModel) -> dict[str, Any]:
+def _preprocessor(loaded: LoadedModel, config: EncoderConfig) -> dict[str, Any]:
     """preprocessor_config.json."""
-    frontend = _encoder_of(loaded).frontend
+    frontend = config.frontend
     fresh = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
         "feature_size": 1,
@@ -196,24 +163,20 @@ def _kept(loaded: LoadedModel, name: str) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
-def _encoder_of(loaded: LoadedModel) -> EncoderConfig:
-    model = loaded.model
-    return (model.encoder if isinstance(model, CTCModel) else model).config
-
-
 def _json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def model_card(loaded: LoadedModel, architecture: str, name: str, certificate: Certificate) -> str:
+def model_card(
+    loaded: LoadedModel, ours: Ours, architecture: str, name: str, certificate: Certificate
+) -> str:
     """README.md for people who find the exported folder."""
-    config = _encoder_of(loaded)
+    config = ours.encoder.config
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     ctc = loaded.kind == "ctc"
     header = ["library_name: transformers", "tags:", "- speech", "- speechssl"]
     if ctc:
         header += ["pipeline_tag: automatic-speech-recognition"]
-    origin = _origin(loaded.info)
     usage = (
         "from transformers import pipeline\n\n"
         f'recognise = pipeline("automatic-speech-recognition", "{name}")\n'
@@ -225,9 +188,9 @@ def model_card(loaded: LoadedModel, architecture: str, name: str, certificate: C
     )
     padding = (
         ""
-        if config.frontend.norm == "layer"
-        else "\nThe frontend has group norm: in transformers, padding a batch changes the outputs; "
-        "give recordings one by one.\n"
+        if pads(config)
+        else "\nIn transformers, padding a batch changes the outputs of this network; give "
+        "recordings one by one.\n"
     )
     return (
         "---\n" + "\n".join(header) + "\n---\n\n"
@@ -235,18 +198,8 @@ def model_card(loaded: LoadedModel, architecture: str, name: str, certificate: C
         f"{'A CTC speech recogniser' if ctc else 'A speech encoder'}: {architecture}, "
         f"{parameters / 1e6:.1f} M parameters, {config.layers} layers of {config.dim}, for audio "
         f"at {SAMPLE_RATE} Hz. Written by speechssl export.\n\n"
-        f"{origin}\n\n"
+        f"{origin(loaded.info)}\n\n"
         f"```python\n{usage}\n```\n{padding}\n"
         "## Parity\n\n"
         f"{certificate.summary()} ({CERTIFICATE}).\n"
     )
-
-
-def _origin(info: Mapping[str, Any]) -> str:
-    """Where the weights come from, in a sentence."""
-    imported = info.get("imported")
-    if isinstance(imported, dict):
-        return f"The weights come from {imported.get('source')} ({imported.get('from')})."
-    if "updates" in info:
-        return f"Trained for {info['updates']} updates."
-    return "How it was trained is not known."
