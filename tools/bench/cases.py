@@ -71,7 +71,14 @@ class Case:
         return sum(self.seconds)
 
 
-TINY = encoder_config("tiny", {"frontend": {"kind": "waveform", "channels": 256}})
+TINY = encoder_config(
+    "tiny",
+    {
+        "frontend": {"kind": "waveform", "channels": 256},
+        "squeeze": 1,
+        "convolution_kernel": 0,  # the peers' plain transformer
+    },
+)
 BASE = encoder_config("base", {"layer_drop": 0.0})
 TRAINING = {"base": (BASE, (8.0,) * 4, 3), "tiny": (TINY, (3.0,) * 20, 7)}
 """Size to encoder, recordings of the batch, rounds."""

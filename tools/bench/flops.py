@@ -37,9 +37,14 @@ def forward_flops(config: EncoderConfig, samples: int) -> ForwardFlops:
         convolutions, channels = [0.0], 2 * config.frontend.mel_bins
     frames, dim = num_frames(samples), config.dim
     position = config.position_kernel * dim // config.position_groups * dim
-    attention = 4 * dim * dim + 2 * frames * dim
+    joined = -(-frames // config.squeeze)
+    attention = 4 * dim * dim + 2 * joined * dim
     layer = attention + 2 * dim * config.ffn_dim
-    body = 2.0 * frames * (channels * dim + position + config.layers * layer)
+    if config.convolution_kernel:
+        layer += 3 * dim * dim + config.convolution_kernel * dim
+    squeeze = 2 * config.squeeze * dim * dim if config.squeeze > 1 else 0
+    transformer = joined * (squeeze + position + config.layers * layer)
+    body = 2.0 * (frames * channels * dim + transformer)
     return ForwardFlops(convolutions[0], sum(convolutions[1:]), body)
 
 

@@ -36,8 +36,8 @@ Encoder(encoder_config("tiny", {"frontend": {"kind": "waveform", "channels": 256
 def pretrain(setup: Setup) -> Work:
     """The loss of an objective, as ``speechssl pretrain`` computes it.
 
-    The variant "fbank", here and in fine-tuning, has the preset's filter banks in place of the
-    convolutions: another network.
+    The variant "fbank", here and in fine-tuning, is the preset: filter banks in place of the
+    convolutions, and a Conformer on 40 ms: another network.
     """
     from speechssl.objectives import build_objective
 
