@@ -1,6 +1,7 @@
 """k-means targets for cluster prediction: one codebook for all splits, and its quality.
 
-1. ``extract``         cuts -> frames: MFCC (first iteration), or a layer of a model (further ones)
+1. ``extract``         cuts -> frames: MFCC (first iteration), or a layer of a model (further ones);
+                       see ``speechssl.extraction``
 2. ``FrameSample``     the frames -> as many, drawn at random, as the memory allows
 3. ``fit_kmeans``      sampled frames -> centroids
 4. ``assign``          every frame -> its nearest centroid
@@ -15,9 +16,7 @@ Source: HuBERT (Hsu et al. 2021, arXiv 2106.07447), sections II-B and IV-B.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torchaudio.compliance.kaldi
-import torchaudio.functional
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -34,9 +31,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from speechssl.config import require
-from speechssl.data.batch import collate
+from speechssl.data.alignments import aligned_units
 from speechssl.data.index import Cuts
-from speechssl.data.loading import BatchLoader, CutLoader, reading_threads, sorted_batches
 from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import (
     FrameTargets,
@@ -46,30 +42,15 @@ from speechssl.data.targets import (
     write_targets,
 )
 from speechssl.errors import TargetsError
-from speechssl.files import atomic_path, sha256, write_text
-from speechssl.frames import (
-    FRAME_RATE,
-    HOP_SAMPLES,
-    SAMPLE_RATE,
-    WINDOW_SAMPLES,
-    num_frames,
+from speechssl.extraction import (
+    FRAMES_TOGETHER,
+    LayerFeatures,
+    MfccFeatures,
+    draw_places,
+    extract,
 )
-from speechssl.models.encoder import Encoder
-from speechssl.models.folder import load_encoder
-
-logger = logging.getLogger("speechssl")
-
-MFCC_HOP_SAMPLES = HOP_SAMPLES // 2
-"""MFCC and their differences are computed every 10 ms; every second one is a frame of ours."""
-
-BATCH_SECONDS = 120.0
-"""Seconds of audio that are read, and that a model labels, in one go."""
-
-SORTED_TOGETHER = 512
-"""Neighbours in the manifest that are sorted by length, so that batches have little padding."""
-
-FRAMES_TOGETHER = 4096
-"""Frames that are computed or labelled in one go."""
+from speechssl.files import atomic_path, sha256, write_text
+from speechssl.frames import FRAME_RATE
 
 INIT_FRAMES = 20_000
 """Sampled frames, or 16 a cluster if that is more, among which k-means++ looks for the first
@@ -106,80 +87,6 @@ class LabelConfig:
         if self.features == "model":
             require(self.model is not None, "model", "a model folder", self.model)
             require(self.layer is not None, "layer", "the number of a layer", self.layer)
-
-
-class MfccFeatures:
-    """39 numbers per frame: 13 MFCC with first and second differences, normalised per recording.
-
-    The MFCC are Kaldi's with default settings and without energy, as
-    ``torchaudio.compliance.kaldi.mfcc`` has them. Mean and variance of each number are set to 0
-    and 1 over the recording, which takes away the microphone and some of the speaker.
-    """
-
-    name = "mfcc"
-    layer = None
-
-    def __init__(self) -> None:
-        kaldi = torchaudio.compliance.kaldi
-        bins, _ = kaldi.get_mel_banks(23, 512, SAMPLE_RATE, 20.0, 0.0, 100.0, -500.0, 1.0)
-        self._mel = torch.nn.functional.pad(bins, (0, 1)).T.contiguous()  # [257, 23]
-        cosines = torchaudio.functional.create_dct(23, 23, norm="ortho")[:, :13]
-        cosines[:, 0] = math.sqrt(1 / 23)
-        lifter = 1 + 11 * torch.sin(torch.arange(13) * math.pi / 22)
-        self._cepstrum = (cosines * lifter).contiguous()  # [23, 13]
-        self._window = torch.hann_window(WINDOW_SAMPLES, periodic=False) ** 0.85
-        # One thread for each recording: its arrays are too small for several to share.
-        self._pool = reading_threads(os.cpu_count() or 1)
-
-    def __call__(self, waveforms: list[Tensor]) -> list[Tensor]:
-        """[S] waveforms -> [T, 39] frames each, T as ``num_frames`` says."""
-        return list(self._pool.map(self._one, waveforms))
-
-    def _one(self, waveform: Tensor) -> Tensor:
-        windows = waveform.unfold(0, WINDOW_SAMPLES, MFCC_HOP_SAMPLES)  # [2T or 2T - 1, 400]
-        mfcc = torch.cat([self._mfcc(some) for some in torch.split(windows, FRAMES_TOGETHER)])
-        first = differences(mfcc)
-        frames = torch.cat([mfcc, first, differences(first)], dim=1)[::2]  # [T, 39]
-        return (frames - frames.mean(0)) / (frames.std(0, correction=0) + 1e-5)
-
-    def _mfcc(self, windows: Tensor) -> Tensor:
-        """[N, 400] samples -> [N, 13]."""
-        centred = windows - windows.mean(1, keepdim=True)
-        emphasised = 0.03 * centred  # of the first sample, which has none before it
-        torch.sub(centred[:, 1:], centred[:, :-1], alpha=0.97, out=emphasised[:, 1:])
-        power = torch.fft.rfft(emphasised.mul_(self._window), n=512).abs().square()
-        smallest = torch.finfo(torch.float32).eps
-        mel: Tensor = (power @ self._mel).clamp_(min=smallest).log_()
-        return torch.mm(mel, self._cepstrum)
-
-
-def differences(frames: Tensor) -> Tensor:
-    """[T, D] -> [T, D]: the slope at each frame over five frames (HTK book, equation 5.16)."""
-    before, after = frames[:1].expand(2, -1), frames[-1:].expand(2, -1)
-    padded = torch.cat([before, frames, after])
-    return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
-
-
-class LayerFeatures:
-    """The output of one transformer layer of a model folder's encoder."""
-
-    def __init__(self, model: Path, layer: int) -> None:
-        self.encoder: Encoder = load_encoder(model).eval()
-        layers = self.encoder.config.layers
-        require(0 <= layer <= layers, "layer", f"between 0 and {layers}", layer)
-        self.name = sha256(model / "model.safetensors")
-        self.layer = layer
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.encoder.to(self.device)
-
-    @torch.inference_mode()
-    def __call__(self, waveforms: list[Tensor]) -> list[Tensor]:
-        """[S] waveforms -> [T, D] frames each, in one padded forward pass."""
-        batch = collate(waveforms)
-        batch.to(self.device)
-        hidden = self.encoder.hidden_states(batch.waveforms, batch.lengths, self.layer)
-        counts = num_frames(batch.lengths).tolist()
-        return [frames[:count].float().cpu() for frames, count in zip(hidden, counts)]
 
 
 def make_features(config: LabelConfig) -> MfccFeatures | LayerFeatures:
@@ -243,7 +150,7 @@ def fit_codebook(cuts: Cuts, features: MfccFeatures | LayerFeatures, config: Lab
 
     Raises ``TargetsError`` when there are fewer frames than clusters.
     """
-    chosen = _draw_cuts(cuts, config.fit_hours, config.seed)
+    chosen = cuts.select(draw_places(cuts, config.fit_hours, config.seed))
     sample = FrameSample(config.fit_mb, config.seed)
     for _, frames in extract(chosen, features, "frames for k-means"):
         sample.add(torch.cat(frames).numpy())
@@ -343,29 +250,6 @@ def label_cuts(
         yield from zip(ids, np.split(clusters, ends[:-1]))
 
 
-def extract(
-    cuts: Cuts, features: MfccFeatures | LayerFeatures, what: str
-) -> Iterator[tuple[list[str], list[Tensor]]]:
-    """Ids and frames ([T, D] each) of some cuts at a time, in a fixed order, with progress.
-
-    Unreadable cuts are left out, at most 1 % of all; more raise ``AudioError``.
-    """
-    loader = BatchLoader(CutLoader(), total_cuts=len(cuts))
-    plan = ((batch, 0) for batch in _batches(cuts))
-    last: list[str] = []
-    try:
-        with tqdm(total=round(cuts.hours, 3), unit="h", desc=what, disable=None) as bar:
-            for batch in loader.load(plan):
-                if batch.ids == last:  # repeated in place of one that cannot be read
-                    continue
-                last = batch.ids
-                waveforms = [w[:n] for w, n in zip(batch.waveforms, batch.lengths.tolist())]
-                yield batch.ids, features(waveforms)
-                bar.update(round(batch.audio_seconds / 3600, 6))
-    finally:
-        loader.close()
-
-
 def quality(targets: FrameTargets, cuts: Cuts, usage: NDArray[np.int64]) -> dict[str, Any]:
     """Frames per cluster, perplexity, and purities where cuts carry phone alignments.
 
@@ -393,19 +277,13 @@ def count_aligned(targets: FrameTargets, cuts: Cuts) -> NDArray[np.int64]:
     """[units, K] frames of each unit of the cuts' ``phone`` alignments in each cluster."""
     counts: dict[str, NDArray[np.int64]] = {}
     for cut in tqdm(cuts, desc="alignments", unit="cut", delay=2, disable=None):
-        items = [
-            (item.symbol, supervision.start + item.start, item.duration)
-            for supervision in cut.supervisions
-            for item in (supervision.alignment or {}).get("phone", [])
-        ]
-        if not items or cut.id not in targets:
+        units = list(aligned_units(cut, "phone"))
+        if not units or cut.id not in targets:
             continue
         clusters = targets[cut.id].numpy()
-        for unit, start, duration in items:
-            first = max(0, round(start * FRAME_RATE))
-            last = max(0, round((start + duration) * FRAME_RATE))
-            row = counts.setdefault(unit, np.zeros(targets.meta.clusters, np.int64))
-            np.add.at(row, clusters[first:last], 1)
+        for symbol, first, stop in units:
+            row = counts.setdefault(symbol, np.zeros(targets.meta.clusters, np.int64))
+            np.add.at(row, clusters[first:stop], 1)
     return np.array([counts[unit] for unit in sorted(counts)], np.int64)
 
 
@@ -488,18 +366,3 @@ def _same(path: Path, settings: dict[str, Any]) -> bool:
             f"or pass --overwrite."
         )
     return True
-
-
-def _draw_cuts(cuts: Cuts, hours: float, seed: int) -> Cuts:
-    """Random cuts of about ``hours`` hours, the same for the same seed, in manifest order."""
-    order = np.random.default_rng(seed).permutation(len(cuts))
-    count = 1 + np.searchsorted(cuts.durations[order].cumsum(), hours * 3600)
-    return cuts.select(np.sort(order[:count]))
-
-
-def _batches(cuts: Cuts) -> Iterator[list[Any]]:
-    """The cuts that have a frame, in batches of similar length."""
-    places = np.flatnonzero(cuts.frames > 0)
-    for start in range(0, len(places), SORTED_TOGETHER):
-        neighbours = cuts.select(places[start : start + SORTED_TOGETHER])
-        yield from sorted_batches(neighbours, BATCH_SECONDS)

@@ -15,14 +15,11 @@ from lhotse.supervision import AlignmentItem
 from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 
-from speechssl import clustering
+from speechssl import extraction
 from speechssl.cli.main import group
 from speechssl.clustering import (
-    FRAMES_TOGETHER,
     FrameSample,
     LabelConfig,
-    LayerFeatures,
-    MfccFeatures,
     assign,
     fit_codebook,
     fit_kmeans,
@@ -42,6 +39,7 @@ from speechssl.data.targets import (
     write_targets,
 )
 from speechssl.errors import AudioError, ConfigError, TargetsError
+from speechssl.extraction import FRAMES_TOGETHER, LayerFeatures, MfccFeatures
 from speechssl.files import sha256
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder
@@ -178,7 +176,7 @@ def test_kmeans_makes_no_copy_of_the_frames() -> None:
 
 
 def label_with_a_small_sample(path: Path) -> None:
-    clustering.BATCH_SECONDS, clustering.SORTED_TOGETHER = 3.0, 8
+    extraction.BATCH_SECONDS, extraction.SORTED_TOGETHER = 3.0, 8
     meta = TargetsMeta("", "", "mfcc", None, clusters=4, frame_rate=50)
     cuts, features = Cuts.open(path), MfccFeatures()
     codebook = fit_codebook(cuts, features, LabelConfig(clusters=4, fit_mb=0.05))
@@ -204,14 +202,14 @@ def test_the_codebook_depends_on_the_seed_and_nothing_else(
 
     first = codebook(0)
     assert codebook(1) != first
-    monkeypatch.setattr(clustering, "BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(extraction, "BATCH_SECONDS", 2.0)
     assert codebook(0) == first
 
 
 def test_an_unreadable_recording_is_left_out(
     corpus_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clustering, "BATCH_SECONDS", 0.1)  # each cut is a batch of its own
+    monkeypatch.setattr(extraction, "BATCH_SECONDS", 0.1)  # each cut is a batch of its own
     cuts = many_cuts(corpus_copy, 120)
     bad = min(cuts, key=lambda cut: cut.duration)
     bad.recording.sources[0].source = "/nowhere.wav"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import signal
 import socket
@@ -9,13 +11,15 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 
 def test_serves_until_it_is_interrupted(recogniser: Path, corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "speechssl.cli.main", "serve", str(recogniser), "--port", "0"]
     server = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={"TMPDIR": str(tmp_path)}
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
     try:
         assert server.stderr is not None
@@ -29,6 +33,11 @@ def test_serves_until_it_is_interrupted(recogniser: Path, corpus: Path, tmp_path
         assert len(list(tmp_path.iterdir())) == 1
         with urllib.request.urlopen(f"{found[0]}settings") as answer:
             assert json.load(answer)["model"].endswith("/model")
+        long = io.BytesIO()
+        samples, rate = soundfile.read(recording)
+        soundfile.write(long, np.resize(samples, 600 * rate), rate, format="wav")
+        unfinished = urllib.request.urlopen(address, data=long.getvalue())
+        assert json.loads(unfinished.readline())["event"] == "started"
     finally:
         server.send_signal(signal.SIGINT)
         _, errors = server.communicate(timeout=60)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from speechssl.probing.measures import (
+    accuracy_interval,
+    cluster_purity,
+    linear_probe,
+    majority_accuracy,
+)
+from speechssl.probing.vectors import Vectors
+
+
+def examples(labels: NDArray[np.str_], frames_per_utterance: int = 1) -> Vectors:
+    numbers = np.arange(len(labels))
+    return Vectors(labels, numbers // frames_per_utterance, [], numbers)
+
+
+def clouds(count: int, seed: int) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
+    """Three labels, one more frequent, and vectors that tell them in the first of four numbers,
+    which is smaller than the others by far."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(["a", "b", "c", "c"])[np.arange(count) % 4]
+    vectors = rng.standard_normal((count, 4)) + 5
+    vectors[:, 0] = 1e-4 * np.unique(labels, return_inverse=True)[1]
+    vectors[:, 0] += 1e-5 * rng.standard_normal(count)
+    return labels, vectors.astype(np.float32)
+
+
+def test_a_probe_finds_what_is_linearly_there_and_nothing_else() -> None:
+    labels, train = clouds(200, seed=0)
+    asked, test = clouds(120, seed=1)
+    found = linear_probe(train, test, examples(labels), examples(asked))
+    assert found.converged
+    assert found.accuracy > 0.97
+    assert found.interval[0] <= found.accuracy <= found.interval[1]
+    nothing = linear_probe(train[:, 1:], test[:, 1:], examples(labels), examples(asked))
+    assert nothing.accuracy < 0.65
+    assert majority_accuracy(examples(labels), examples(asked)) == 0.5
+
+
+def test_the_interval_knows_that_frames_of_an_utterance_are_alike() -> None:
+    right = np.repeat(np.arange(100) % 2 == 0, 20)
+    alone = accuracy_interval(right, np.arange(2000))
+    together = accuracy_interval(right, np.arange(2000) // 20)
+    assert alone == pytest.approx((0.5 - 1.96 * 0.5 / np.sqrt(2000), 0.5 + 0.0219), abs=0.002)
+    assert together == pytest.approx((0.5 - 0.098, 0.5 + 0.098), abs=0.012)
+
+
+def test_clusters_of_clouds_are_pure_and_of_noise_are_not() -> None:
+    _, train = clouds(200, seed=0)
+    asked, test = clouds(120, seed=1)
+    pure = cluster_purity(1e4 * train[:, :1], 1e4 * test[:, :1], examples(asked), 3, seed=0)
+    assert pure["pnmi"] > 0.95
+    assert pure["phone_purity"] > 0.98
+    assert pure["aligned_frames"] == 120
+    noise = cluster_purity(train[:, 1:].copy(), test[:, 1:].copy(), examples(asked), 3, seed=0)
+    assert noise["pnmi"] < 0.1
