@@ -4,13 +4,14 @@ import pytest
 from safetensors.torch import load_file
 
 from speechssl.config import write_yaml
+from tests.interop.models import PLAIN
 from tests.training.conftest import DATA, MICRO_MODEL
 
 
 def test_checkpoint_of_a_run_to_transformers(speechssl, corpus, tmp_path):
     frontend = {"kind": "waveform", "channels": 16}
     recipe = {
-        "model": {**MICRO_MODEL, "layers": 1, "frontend": frontend},
+        "model": {**MICRO_MODEL, **PLAIN, "layers": 1, "frontend": frontend},
         "data": DATA,
         "optimizer": {"lr": 1e-3},
         "training": {"updates": 1},

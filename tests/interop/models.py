@@ -20,6 +20,9 @@ LAYOUTS = {
     "stack": {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5},  # data2vec has only this
 }
 
+PLAIN = {"squeeze": 1, "convolution_kernel": 0}
+"""Settings that make a plain transformer of our presets, as the other projects have it."""
+
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

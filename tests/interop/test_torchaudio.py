@@ -33,7 +33,7 @@ from speechssl.models.folder import (
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective
 from speechssl.objectives.clusters import Clusters
-from tests.interop.models import edit
+from tests.interop.models import PLAIN, edit
 from tests.interop.torchaudio_models import EXTRA, LABELS, LAYOUTS, SIZES, build, save
 
 LENGTHS = [9000, 5300]
@@ -168,7 +168,7 @@ def test_comes_out_bit_for_bit(
 
 def test_the_model_card_says_how_to_load(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sizes = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
+    sizes = {**PLAIN, "dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
     frontend = {"kind": "waveform", "channels": 16, "normalize_waveform": True}
     encoder = Encoder(encoder_config("tiny", {**sizes, "frontend": frontend}))
     tokens = Tokens.from_texts(["да нет"])
@@ -342,7 +342,7 @@ def test_pickled_code_is_not_run_and_truncated_files_are_refused(tmp_path: Path)
 
 
 def test_a_network_that_torchaudio_lacks_stays_here(tmp_path: Path) -> None:
-    sizes = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
+    sizes = {**PLAIN, "dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
     encoder = Encoder(encoder_config("tiny", sizes))
     save_model_folder(tmp_path / "own", encoder)
     with pytest.raises(CheckpointError, match=r"frontend.kind is 'fbank'.*only 'waveform'"):
@@ -365,7 +365,7 @@ def test_a_network_that_torchaudio_lacks_stays_here(tmp_path: Path) -> None:
 
 def test_heads_of_clusters_made_here_go_out(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    sizes = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
+    sizes = {**PLAIN, "dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
     frontend = {"kind": "waveform", "channels": 16}
     encoder = Encoder(encoder_config("tiny", {**sizes, "frontend": frontend})).eval()
     objective = build_objective({"kind": "clusters"}, encoder.config, 5)

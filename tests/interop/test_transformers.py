@@ -41,7 +41,7 @@ from speechssl.models.folder import (
 from speechssl.models.frontend import normalize_waveforms
 from speechssl.models.presets import encoder_config
 from speechssl.objectives.contrastive import Contrastive, ContrastiveConfig
-from tests.interop.models import VOCABULARY, build, edit, layouts, save
+from tests.interop.models import PLAIN, VOCABULARY, build, edit, layouts, save
 
 LENGTHS = [9000, 5300]
 both_layouts = pytest.mark.parametrize("layout", ["post", "pre"])
@@ -287,7 +287,7 @@ def test_says_unproven_without_transformers(
 
 
 def own_model(tmp_path: Path, kind: str, **changes: object) -> Path:
-    settings = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
+    settings = {**PLAIN, "dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
     frontend = {"kind": "waveform", "channels": 16}
     torch.manual_seed(0)
     config = encoder_config("tiny", {**settings, "frontend": frontend, **changes})

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from speechssl.errors import ConfigError
+from speechssl.models.encoder import Encoder
 from speechssl.models.presets import encoder_config
 from tools.bench import __main__ as command
 from tools.bench.cases import all_cases, by_length, choose_cases, corpus_seconds
@@ -121,7 +122,14 @@ def test_write_report_writes_a_list_of_rows_and_a_figure(tmp_path: Path) -> None
 
 def test_forward_flops_are_those_that_torch_counts_in_transformers() -> None:
     config = encoder_config(
-        "tiny", {"frontend": {"kind": "waveform", "channels": 24}, "layers": 2, "dim": 32}
+        "tiny",
+        {
+            "frontend": {"kind": "waveform", "channels": 24},
+            "layers": 2,
+            "dim": 32,
+            "squeeze": 1,
+            "convolution_kernel": 0,
+        },
     )
     model = Wav2Vec2Model(
         Wav2Vec2Config(
@@ -144,6 +152,17 @@ def test_forward_flops_are_those_that_torch_counts_in_transformers() -> None:
     position = 2.0 * frames * 32 * 32 // 16 * 32
     expected = ours.first_layer + ours.frontend + ours.body + position * (even_kernel - 1)
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-9)
+
+
+def test_forward_flops_are_those_that_torch_counts_in_a_squeezed_conformer() -> None:
+    config = encoder_config("tiny", {"position_kernel": 31, "layers": 2, "dim": 64})
+    encoder = Encoder(config).eval()
+    samples = 320 * 100 + 80  # 100 frames, 50 joined ones
+    inputs = torch.randn(1, 100, 64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.contextualize(inputs, torch.tensor([100]))
+    projection = 2.0 * 100 * 160 * 64
+    assert counter.get_total_flops() + projection == forward_flops(config, samples).body
 
 
 def test_step_flops_count_the_backward_pass_of_what_learns() -> None:
