@@ -110,12 +110,11 @@ def label(
     """
     codebook_file = codebook_path(data_dir, name)
     manifests = {split: Cuts.open(cuts_path(data_dir, split)) for split in splits}
-    hashes = {split: sha256(cuts_path(data_dir, split)) for split in splits}
     features = make_features(config)
     settings = {
         **asdict(config),
         "model": None if config.features == "mfcc" else features.name,
-        "fitted_on": hashes[splits[0]],
+        "fitted_on": manifests[splits[0]].manifest_hash,
     }
     if not (codebook_file.exists() and not overwrite and _same(codebook_file, settings)):
         centroids = fit_codebook(manifests[splits[0]], features, config)
@@ -129,7 +128,7 @@ def label(
         path = targets_path(data_dir, split, name)
         meta = TargetsMeta(
             codebook=sha256(codebook_file),
-            manifest=hashes[split],
+            manifest=cuts.manifest_hash,
             features=features.name,
             layer=features.layer,
             clusters=len(codebook),

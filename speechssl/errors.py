@@ -24,7 +24,7 @@ class TargetsError(SpeechSSLError):
 
 
 class TokensError(SpeechSSLError):
-    """A transcript holds a character that the model's token list does not have."""
+    """A token list is malformed, or a transcript cannot be spelled with it."""
 
 
 class ModelFolderError(SpeechSSLError):

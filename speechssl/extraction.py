@@ -23,7 +23,9 @@ from tqdm import tqdm
 from speechssl.config import require
 from speechssl.data.batch import collate
 from speechssl.data.index import Cuts
-from speechssl.data.loading import BatchLoader, CutLoader, reading_threads, sorted_batches
+from speechssl.data.loading import BatchLoader, CutLoader, sorted_batches
+from speechssl.data.threads import reading_threads
+from speechssl.devices import find_device
 from speechssl.files import sha256
 from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_frames
 from speechssl.models.encoder import Encoder
@@ -147,7 +149,7 @@ class LayerFeatures:
         require(0 <= layer <= layers, "layer", f"between 0 and {layers}", layer)
         self.name = sha256(model / WEIGHTS)
         self.layer = layer
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = find_device()
         self.encoder.to(self.device)
 
     @torch.inference_mode()
@@ -175,7 +177,7 @@ class ModelLayers:
             require(0 <= layer <= last, "layer", f"between 0 and {last}", layer)
         self.name = sha256(model / WEIGHTS)
         self.dim = self.encoder.config.dim
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = find_device()
         self.encoder.to(self.device)
 
     @torch.inference_mode()

@@ -1,124 +1,29 @@
 """Word and character error rates with counts, alignments, confidence intervals and a paired test.
 
-The counts come from jiwer. The statistics treat the utterance as the unit of sampling:
-
-- confidence interval: bootstrap over utterances, percentile method (Bisani & Ney 2004,
-  "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP);
-- two systems on the same utterances: the randomisation test for paired samples (Noreen 1989,
-  "Computer-Intensive Methods for Testing Hypotheses"), computed exactly over all 2^N swaps
-  instead of by sampling them, and Bisani & Ney's probability of improvement.
-
-A reference must be known for every utterance. An empty reference is allowed (a recording in
-which nothing is said): every word of its hypothesis then counts as an insertion.
+The counts come from jiwer, the statistics from ``speechssl.significance``. A reference must be
+known for every utterance. An empty reference is allowed (a recording in which nothing is said):
+every word of its hypothesis then counts as an insertion.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from speechssl.errors import SpeechSSLError
-from speechssl.files import write_text
-
-RESAMPLES = 10_000
-"""Bootstrap resamples behind every interval."""
-
-CONFIDENCE = 0.95
-"""Coverage of every interval."""
-
-MAX_DRAWS = 1 << 22
-"""Utterances drawn at once by the bootstrap; bounds its memory to some 100 MB."""
-
-
-class HypothesesError(SpeechSSLError):
-    """A ``hyps.jsonl`` is missing, malformed, or cannot be scored or compared."""
-
-
-# --- hyps.jsonl ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One line of ``hyps.jsonl``: what a system heard in one utterance."""
-
-    id: str
-    text: str
-    reference: str | None = None
-    """What was said, None where nobody knows."""
-
-    seconds: float | None = None
-    """Duration of the recording in seconds."""
-
-    nbest: list[dict[str, Any]] | None = None
-    """Readings with their scores, best first, for use elsewhere: {"text", "score"}."""
-
-
-def write_hypotheses(path: Path | str, hypotheses: Iterable[Hypothesis]) -> None:
-    """Writes one JSON object per line, atomically; unknown references and seconds are left out."""
-    lines = []
-    for hypothesis in hypotheses:
-        known = {name: value for name, value in asdict(hypothesis).items() if value is not None}
-        lines.append(json.dumps(known, ensure_ascii=False) + "\n")
-    write_text(path, "".join(lines))
-
-
-def read_hypotheses(path: Path | str) -> list[Hypothesis]:
-    """Reads a ``hyps.jsonl``, in its order.
-
-    Raises ``HypothesesError`` if the file is missing, empty, or holds a malformed line or an
-    id twice.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise HypothesesError(
-            f"{path}: cannot be read ({reason}); give a hyps.jsonl written by speechssl decode."
-        ) from None
-    hypotheses: dict[str, Hypothesis] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        hypothesis = _parse(line, f"{path}, line {number}")
-        if hypothesis.id in hypotheses:
-            raise HypothesesError(
-                f"{path}, line {number}: the id {hypothesis.id!r} occurs twice; keep one of them."
-            )
-        hypotheses[hypothesis.id] = hypothesis
-    if not hypotheses:
-        raise HypothesesError(f"{path}: holds no utterances; decode some with speechssl decode.")
-    return list(hypotheses.values())
-
-
-def _parse(line: str, where: str) -> Hypothesis:
-    advice = 'expected one JSON object like {"id": "u1", "text": "what was heard"}'
-    try:
-        fields: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise HypothesesError(f"{where}: is not JSON ({error.msg}); {advice}.") from None
-    kinds: dict[str, Any] = {
-        "id": str,
-        "text": str,
-        "reference": (str, type(None)),
-        "seconds": (int, float, type(None)),
-    }
-    if not isinstance(fields, dict):
-        raise HypothesesError(f"{where}: {advice}.")
-    for name, kind in kinds.items():
-        if not isinstance(fields.get(name), kind):
-            state = f"has the wrong type of {name!r}" if name in fields else f"has no {name!r}"
-            raise HypothesesError(f"{where}: {state}; {advice}.")
-    return Hypothesis(fields["id"], fields["text"], fields.get("reference"), fields.get("seconds"))
-
+from speechssl.hypotheses import HypothesesError, Hypothesis
+from speechssl.significance import (
+    RESAMPLES,
+    bootstrap,
+    percentile_interval,
+    randomisation_p_value,
+)
 
 # --- the score of one system -----------------------------------------------------------------
 
@@ -309,67 +214,6 @@ def _errors(utterances: Iterable[UtteranceScore]) -> NDArray[np.int64]:
 
 def _lengths(utterances: Iterable[UtteranceScore]) -> NDArray[np.int64]:
     return np.array([utterance.words.length for utterance in utterances], dtype=np.int64)
-
-
-# --- statistics ------------------------------------------------------------------------------
-
-
-def bootstrap(
-    errors: NDArray[np.int64],
-    lengths: NDArray[np.int64],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> NDArray[np.float64]:
-    """Error rates of ``resamples`` sets of utterances drawn with replacement.
-
-    ``errors`` [N] (or differences of errors) and reference ``lengths`` [N] belong to the N
-    utterances; each result is the sum of the drawn errors over the sum of the drawn lengths
-    (Bisani & Ney 2004, eq. 3). Returns [resamples], the same for the same seed.
-    """
-    generator = np.random.default_rng(seed)
-    rates = np.empty(resamples)
-    rows = max(1, MAX_DRAWS // len(errors))
-    for start in range(0, resamples, rows):
-        drawn = generator.integers(len(errors), size=(min(rows, resamples - start), len(errors)))
-        rates[start : start + rows] = errors[drawn].sum(1) / np.maximum(1, lengths[drawn].sum(1))
-    return rates
-
-
-def percentile_interval(rates: NDArray[np.float64]) -> tuple[float, float]:
-    """The interval of ``CONFIDENCE`` of bootstrapped ``rates``, by the percentile method."""
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(rates, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def randomisation_p_value(differences: NDArray[np.int64]) -> float:
-    """Two-sided p-value of the paired randomisation test (Noreen 1989), exact.
-
-    ``differences`` [N] are errors of one system minus errors of the other, per utterance. If the
-    systems were equally good, each difference could as well have the other sign; the p-value is
-    the share of the 2^N sign choices whose sum is at least as far from zero as the observed one.
-    Instead of drawing sign choices, the distribution of the sum is built by convolution: the
-    n differences of one size k together contribute k (2 X - n), where X is Binomial(n, 1/2).
-    """
-    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
-    distribution = np.ones(1)  # [2 R + 1] probability of each sum in -R..R
-    for size, count in zip(sizes.tolist(), counts.tolist()):
-        steps = np.zeros(2 * size * count + 1)
-        steps[:: 2 * size] = _fair_binomial(count)
-        distribution = np.convolve(distribution, steps)
-    reach = len(distribution) // 2
-    sums = np.arange(-reach, reach + 1)
-    extreme = np.abs(sums) >= abs(int(differences.sum()))
-    return min(1.0, float(distribution[extreme].sum()))
-
-
-def _fair_binomial(count: int) -> NDArray[np.float64]:
-    """Probabilities [count + 1] of 0..count heads in ``count`` throws of a fair coin."""
-    log_factorial = np.array([math.lgamma(k + 1) for k in range(count + 1)])
-    log_choices = log_factorial[-1] - log_factorial - log_factorial[::-1]
-    probabilities: NDArray[np.float64] = np.exp(log_choices - count * math.log(2))
-    return probabilities
 
 
 # --- two systems -----------------------------------------------------------------------------

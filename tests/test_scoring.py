@@ -6,16 +6,9 @@ import jiwer
 import numpy as np
 import pytest
 
-from speechssl.scoring import (
-    HypothesesError,
-    Hypothesis,
-    bootstrap,
-    compare,
-    randomisation_p_value,
-    read_hypotheses,
-    score,
-    write_hypotheses,
-)
+from speechssl.hypotheses import HypothesesError, Hypothesis, read_hypotheses, write_hypotheses
+from speechssl.scoring import compare, score
+from speechssl.significance import bootstrap, randomisation_p_value
 
 VOCABULARY = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "и", "по", "कि"]
 
@@ -163,7 +156,7 @@ def test_bootstrap_distribution_equals_enumeration():
 def test_bootstrap_in_chunks(monkeypatch):
     errors, lengths = np.arange(10), np.full(10, 20)
     whole = bootstrap(errors, lengths, resamples=100, seed=1)
-    monkeypatch.setattr("speechssl.scoring.MAX_DRAWS", 70)
+    monkeypatch.setattr("speechssl.significance.MAX_DRAWS", 70)
     np.testing.assert_array_equal(bootstrap(errors, lengths, resamples=100, seed=1), whole)
 
 

@@ -19,14 +19,10 @@ from pathlib import Path
 import click
 
 from speechssl.cli.main import OneLineErrors
-from speechssl.data.corpus import (
-    Rejected,
-    Utterance,
-    download_file,
-    hold_out,
-    write_corpus,
-)
+from speechssl.data.corpus import download_file, write_corpus
 from speechssl.data.normalization import normalize_text
+from speechssl.data.splitting import hold_out
+from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError
 
 ARCHIVE = "https://github.com/cmusphinx/an4/archive/refs/heads/master.tar.gz"

@@ -28,14 +28,10 @@ from pathlib import Path
 import click
 
 from speechssl.cli.main import OneLineErrors
-from speechssl.data.corpus import (
-    Rejected,
-    Utterance,
-    download_file,
-    split_by_key,
-    write_corpus,
-)
+from speechssl.data.corpus import download_file, write_corpus
 from speechssl.data.normalization import normalize_text
+from speechssl.data.splitting import split_by_key
+from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError
 
 VOICES = {

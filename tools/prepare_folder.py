@@ -19,19 +19,14 @@ import click
 
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.checks import CHECKS
-from speechssl.data.corpus import (
-    Listing,
-    Rejected,
-    Utterance,
-    complete_splits,
-    open_journal,
-    write_corpus,
-)
+from speechssl.data.corpus import open_journal, write_corpus
 from speechssl.data.layouts import find_layout, layouts, read_layout
 from speechssl.data.normalization import normalize_text
 from speechssl.data.scripts import scripts_of
 from speechssl.data.segmenting import LONGEST_SECONDS, SHORTEST_SECONDS, cut_long
 from speechssl.data.shards import write_shards
+from speechssl.data.splitting import complete_splits
+from speechssl.data.utterance import Listing, Rejected, Utterance
 from speechssl.errors import AudioError, ConfigError
 
 FASTEST_SPEECH = 40.0

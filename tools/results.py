@@ -14,14 +14,8 @@ from speechssl.cli.main import OneLineErrors
 from speechssl.config import build, unknown_key
 from speechssl.errors import ConfigError, RunFolderError
 from speechssl.files import atomic_path, write_text
-from speechssl.scoring import (
-    Comparison,
-    HypothesesError,
-    Score,
-    compare,
-    read_hypotheses,
-    score,
-)
+from speechssl.hypotheses import HypothesesError, read_hypotheses
+from speechssl.scoring import Comparison, Score, compare, score
 from speechssl.tables import percent, table
 from speechssl.training.curves import read_metrics
 from speechssl.training.run_folder import RunFolder

@@ -16,7 +16,8 @@ import click
 from lhotse import MonoCut
 
 from speechssl.cli.main import OneLineErrors
-from speechssl.data.corpus import check_output, summarize, write_splits
+from speechssl.data.corpus import check_output, write_splits
+from speechssl.data.corpus_report import summarize
 from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts
 from speechssl.errors import ManifestError, RunFolderError
 from speechssl.files import sha256

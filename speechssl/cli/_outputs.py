@@ -60,14 +60,6 @@ line_option = click.option(
 )
 
 
-def write_once(path: Path | None, overwrite: bool) -> None:
-    """Raises ``RunFolderError`` if a file is at ``path`` and must not be replaced."""
-    from speechssl.errors import RunFolderError
-
-    if path is not None and path.exists() and not overwrite:
-        raise RunFolderError(f"{path}: exists; give --overwrite to replace it.")
-
-
 def settings_hash(context: click.Context, model: Path) -> str:
     """A hash of the model and of all options that change what is recognised.
 

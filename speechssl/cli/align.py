@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from speechssl.cli._outputs import format_option, line_option, write_once
+from speechssl.cli._options import device_option, write_once
+from speechssl.cli._outputs import format_option, line_option
 
 
 @click.command(short_help="Find when each word of a text is said.")
@@ -20,9 +21,12 @@ from speechssl.cli._outputs import format_option, line_option, write_once
     help="Write to this file, not to stdout. Of several formats, the file of each gets its ending.",
 )
 @click.option("--language", help="Of the text (en, pt-BR): how numbers are read.")
+@click.option(
+    "--lexicon", type=click.Path(path_type=Path), help="How words are said, for models of phones."
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @line_option
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device_option
 def command(
     model: Path,
     audio: Path,
@@ -30,6 +34,7 @@ def command(
     formats: tuple[str, ...],
     out: Path | None,
     language: str | None,
+    lexicon: Path | None,
     overwrite: bool,
     line_characters: int,
     device: str,
@@ -49,6 +54,7 @@ def command(
     """
     from speechssl.data.streams import file_blocks
     from speechssl.decoding.alignment import align_stream
+    from speechssl.decoding.lexicon import read_pronunciations
     from speechssl.decoding.outputs import SUFFIXES, render
     from speechssl.decoding.transcriber import Transcriber
     from speechssl.errors import ConfigError, TokensError
@@ -64,9 +70,10 @@ def command(
         words = text.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise TokensError(f"{text}: is not UTF-8 text; give what is said as a text file.") from None
-    transcript = align_stream(
-        Transcriber(model, device=device), file_blocks(audio), words, language
-    )
+    transcriber = Transcriber(model, device=device)
+    if lexicon is not None:
+        transcriber.tokens.pronunciations = read_pronunciations(lexicon)
+    transcript = align_stream(transcriber, file_blocks(audio), words, language)
     for form, file in zip(formats, files):
         rendered = render(transcript, form, audio.stem, line_characters)
         if file is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import decoder_options
+from speechssl.cli._options import device_option, write_once
 
 if TYPE_CHECKING:
     from speechssl.decoding.settings import DecodingSettings
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Audio in one batch, padding included. Lower it when memory runs out.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device_option
 @click.option("--allow-unknown", is_flag=True, help="Accept transcripts the model cannot spell.")
 @click.option("--overwrite", is_flag=True, help="Replace HYPS.jsonl if it exists.")
 def command(
@@ -65,11 +66,10 @@ def command(
     from speechssl.decoding.cuts import check_references, decode_cuts
     from speechssl.decoding.settings import make_decoder
     from speechssl.decoding.transcriber import Transcriber
-    from speechssl.errors import AudioError, RunFolderError
-    from speechssl.scoring import write_hypotheses
+    from speechssl.errors import AudioError
+    from speechssl.hypotheses import write_hypotheses
 
-    if hypotheses.exists() and not overwrite:
-        raise RunFolderError(f"{hypotheses}: exists; give --overwrite to replace it.")
+    write_once(hypotheses, overwrite)
     manifest = load_cuts(cuts)
     transcriber = Transcriber(model, device=device)
     settings = decoding if nbest is None else replace(decoding, nbest=nbest)

@@ -37,9 +37,11 @@ def command(
 ) -> None:
     """Fine-tune an encoder with a CTC head as RECIPE says on the transcribed cuts in DATA_DIR.
 
-    Tokens are the characters of the training transcripts. An interrupted run goes on from its
-    last checkpoint when the same command is given again. The finished model folder, the best
-    checkpoint by WER on dev, is EXP/model.
+    Tokens are the characters of the training transcripts; with finetune.tokens=bpe also frequent
+    sequences of them, finetune.vocabulary tokens in all; with finetune.tokens=phones the phones of
+    the pronouncing lexicon finetune.lexicon. An interrupted run goes on from its last checkpoint
+    when the same command is given again. The finished model folder, the best checkpoint by WER on
+    dev, is EXP/model.
 
     \b
     Example:

@@ -63,7 +63,9 @@ def describe_model(path: Path) -> dict[str, Any]:
         "parameters": f"{sum(p.numel() for p in model.parameters()):,}",
     }
     if loaded.tokens is not None:
-        facts["tokens"] = f"{len(loaded.tokens)}: {' '.join(loaded.tokens.symbols)}"
+        tokens = loaded.tokens
+        units = "" if tokens.units == "characters" else f" ({tokens.units})"
+        facts["tokens"] = f"{len(tokens)}{units}: {' '.join(tokens.symbols)}"
     return {**facts, "encoder": to_dict(encoder.config), "trained by": info or "unknown"}
 
 

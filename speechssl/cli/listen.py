@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import decoder_options
+from speechssl.cli._options import device_option
 
 if TYPE_CHECKING:
     from speechssl.decoding.live import Update
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every update as a line of JSON.")
 @decoder_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device_option
 def command(
     model: Path,
     source: str,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli._options import write_once
+
 ORDERS = {"word": 3, "character": 6}
 """The usual order of each kind of model."""
 
@@ -59,11 +61,10 @@ def command(
     """
     from speechssl.decoding.lexicon import write_lexicon
     from speechssl.decoding.ngram import estimate
-    from speechssl.errors import LanguageModelError, RunFolderError
+    from speechssl.errors import LanguageModelError
 
     for path in (out, lexicon):
-        if path is not None and path.exists() and not overwrite:
-            raise RunFolderError(f"{path}: exists; give --overwrite to replace it.")
+        write_once(path, overwrite)
     if lexicon is not None and unit != "word":
         raise LanguageModelError("a model of characters has no words for --lexicon.")
     settings = (unit, language, as_written)

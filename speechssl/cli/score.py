@@ -70,7 +70,8 @@ def command(
 
 def _score(path: Path) -> Score:
     """Scores one file; errors name it."""
-    from speechssl.scoring import HypothesesError, read_hypotheses, score
+    from speechssl.hypotheses import HypothesesError, read_hypotheses
+    from speechssl.scoring import score
 
     hypotheses = read_hypotheses(path)
     try:

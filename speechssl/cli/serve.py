@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import decoder_options
+from speechssl.cli._options import device_option
 
 if TYPE_CHECKING:
     from speechssl.decoding.settings import DecodingSettings
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @decoder_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device_option
 def command(
     model: Path,
     port: int,

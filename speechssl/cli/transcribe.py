@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from speechssl.cli._decoding import decoder_options
-from speechssl.cli._outputs import format_option, line_option, settings_hash, write_once
+from speechssl.cli._options import device_option, write_once
+from speechssl.cli._outputs import format_option, line_option, settings_hash
 
 if TYPE_CHECKING:
     from speechssl.decoding.output_folder import OutputFolder
@@ -65,7 +66,7 @@ PROGRESS = (
     show_default=True,
     help="bf16 is faster on processors made for it (most GPUs, AMX); few words change.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device_option
 @click.pass_context
 def command(
     context: click.Context,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import search_options
+from speechssl.cli._options import device_option, write_once
 
 if TYPE_CHECKING:
     from speechssl.decoding.settings import DecodingSettings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("cuts", type=click.Path(path_type=Path))
 @click.argument("out", metavar="DECODING.yaml", type=click.Path(path_type=Path))
 @search_options
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@device_option
 @click.option("--overwrite", is_flag=True, help="Replace DECODING.yaml if it exists.")
 def command(
     model: Path,
@@ -48,7 +49,7 @@ def command(
     from speechssl.decoding.greedy import GreedyDecoder
     from speechssl.decoding.transcriber import Transcriber
     from speechssl.decoding.tuning import draw_trials, tune, word_error_rate
-    from speechssl.errors import AudioError, ConfigError, RunFolderError
+    from speechssl.errors import AudioError, ConfigError
     from speechssl.tables import percent, table
 
     if decoding.lm is None:
@@ -58,8 +59,7 @@ def command(
         raise ConfigError(f"{cuts}: is test data, which must not decide anything; give dev data.")
     if split == "train":
         click.echo(f"warning: {cuts} is training data; the weights will be too small.", err=True)
-    if out.exists() and not overwrite:
-        raise RunFolderError(f"{out}: exists; give --overwrite to replace it.")
+    write_once(out, overwrite)
     manifest = load_cuts(cuts, need_text=True)
     transcriber = Transcriber(model, device=device)
     found, bad = log_probs_of_cuts(transcriber, manifest)

@@ -114,3 +114,8 @@ def fill_batches(seconds: NDArray[np.float64], order: Places, batch_seconds: flo
             size, longest = 0, length
         size += 1
     return np.split(order, starts)
+
+
+def batches_by_length(seconds: NDArray[np.float64], batch_seconds: float) -> list[Places]:
+    """Every recording once, longest first, at most ``batch_seconds`` a batch including padding."""
+    return fill_batches(seconds, np.argsort(-seconds, kind="stable"), batch_seconds)

@@ -1,4 +1,4 @@
-"""What the tools that prepare corpora share: checking the audio, splitting, writing, reporting."""
+"""What the tools that prepare corpora share: checking the audio, writing, reporting."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from speechssl.data.checks import Judge, Measurement, firsts, inspect
 from speechssl.data.corpus_page import write_page
 from speechssl.data.corpus_report import (
     Report,
-    Totals,
     read_report,
-    summarize,
     totals_by_language,
     totals_of,
 )
@@ -27,41 +25,9 @@ from speechssl.data.journal import Journal
 from speechssl.data.listening import Heard, concerns
 from speechssl.data.manifest import SPLITS, cuts_path, save_cuts
 from speechssl.data.segmenting import file_key
-from speechssl.data.splitting import (
-    MIN_SPEAKERS,
-    complete_splits,
-    hash_fraction,
-    hold_out,
-    split_by_key,
-    split_by_speaker,
-    split_of,
-)
-from speechssl.data.utterance import Listing, Rejected, Utterance
+from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError, RunFolderError
 from speechssl.files import atomic_path
-
-__all__ = [
-    "MIN_SPEAKERS",
-    "Listing",
-    "Rejected",
-    "Report",
-    "Totals",
-    "Utterance",
-    "check_output",
-    "complete_splits",
-    "download_file",
-    "hash_fraction",
-    "hold_out",
-    "open_journal",
-    "read_report",
-    "split_by_key",
-    "split_by_speaker",
-    "split_of",
-    "summarize",
-    "write_corpus",
-    "write_splits",
-]
-"""All that a ``tools/prepare_<corpus>.py`` needs to describe a corpus."""
 
 
 def write_corpus(

@@ -75,6 +75,11 @@ class Cuts:
         return self._index.path
 
     @property
+    def manifest_hash(self) -> str:
+        """The SHA-256 of the manifest, as it was when it was opened."""
+        return self._index.manifest_hash
+
+    @property
     def durations(self) -> NDArray[np.float64]:
         """[N] seconds."""
         return self._index.durations[self._positions]
@@ -155,6 +160,9 @@ class ManifestIndex:
     path: Path
     """The manifest."""
 
+    manifest_hash: str
+    """Its SHA-256, in hexadecimal."""
+
     durations: NDArray[np.float64]
     """[N] seconds."""
 
@@ -194,7 +202,7 @@ class ManifestIndex:
             ) from None
 
 
-ARRAYS = tuple(field.name for field in fields(ManifestIndex) if field.name != "path")
+ARRAYS = tuple(f.name for f in fields(ManifestIndex) if f.name not in ("path", "manifest_hash"))
 """The arrays that the file holds, under the names of the fields."""
 
 
@@ -207,23 +215,27 @@ def open_index(path: Path) -> ManifestIndex:
     """The index of the manifest at ``path``; made where it is missing, stale or damaged."""
     file = index_path(path)
     try:
-        stamp = {"made from": f"manifest {sha256(path)}, layout {LAYOUT}"}
+        manifest_hash = sha256(path)
     except OSError:
         next(read_lines(path), None)  # says what is wrong with the manifest
         raise
-    index = _read(file, path, stamp)
+    index = _read(file, path, manifest_hash)
     if index is not None:
         return index
     index = build_index(path)
     try:
         with atomic_path(file) as temporary:
-            save_file({name: getattr(index, name) for name in ARRAYS}, temporary, stamp)
+            save_file(
+                {name: getattr(index, name) for name in ARRAYS},
+                temporary,
+                _stamp(index.manifest_hash),
+            )
     except (OSError, SafetensorError) as error:
         logger.warning(
             "%s: cannot be written (%s); the manifest is read again at each start", file, error
         )
         return index
-    return _read(file, path, stamp) or index
+    return _read(file, path, index.manifest_hash) or index
 
 
 def build_index(path: Path) -> ManifestIndex:
@@ -255,6 +267,7 @@ def build_index(path: Path) -> ManifestIndex:
     seconds = np.frombuffer(durations)
     index = ManifestIndex(
         path,
+        manifest_hash=sha256(path),
         durations=seconds,
         samples=_samples(seconds, np.frombuffer(rates, np.int64)),
         ids=np.frombuffer(ids, np.uint8),
@@ -277,13 +290,19 @@ def _check_ids(index: ManifestIndex, hashes: NDArray[np.int64]) -> None:
         seen.add(cut_id)
 
 
-def _read(file: Path, path: Path, stamp: dict[str, str]) -> ManifestIndex | None:
-    """The index in ``file`` if it is whole and carries ``stamp``."""
+def _stamp(manifest_hash: str) -> dict[str, str]:
+    """What the file of an index says about its origin."""
+    return {"made from": f"manifest {manifest_hash}, layout {LAYOUT}"}
+
+
+def _read(file: Path, path: Path, manifest_hash: str) -> ManifestIndex | None:
+    """The index in ``file`` if it is whole and was made from the manifest with that hash."""
     try:
         stored: Any = safe_open(file, framework="pt")  # "pt" maps the file, "numpy" copies it
-        if stored.metadata() != stamp:
+        if stored.metadata() != _stamp(manifest_hash):
             return None
-        return ManifestIndex(path, **{name: stored.get_tensor(name).numpy() for name in ARRAYS})
+        arrays = {name: stored.get_tensor(name).numpy() for name in ARRAYS}
+        return ManifestIndex(path, manifest_hash, **arrays)
     except (OSError, SafetensorError):
         return None
 

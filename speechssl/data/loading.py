@@ -22,14 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechssl.data.audio import read_cut
-from speechssl.data.batch import Places as Places
-from speechssl.data.batch import SpeechBatch, collate
-from speechssl.data.batch import fill_batches as fill_batches
+from speechssl.data.batch import Places, SpeechBatch, batches_by_length, collate, fill_batches
 from speechssl.data.index import Cuts
 from speechssl.data.manifest import cut_text
 from speechssl.data.targets import FrameTargets
 from speechssl.data.text import Tokens
-from speechssl.data.threads import reading_threads as reading_threads
+from speechssl.data.threads import reading_threads
 from speechssl.errors import AudioError
 from speechssl.frames import FRAME_RATE, HOP_SAMPLES, SAMPLE_RATE, min_samples, num_frames
 
@@ -70,7 +68,7 @@ def sorted_batches(cuts: Iterable[Any], batch_seconds: float) -> Iterator[list[A
     else:
         cuts = list(cuts)
         seconds = np.array([cut.duration for cut in cuts])
-    for batch in fill_batches(seconds, np.argsort(-seconds, kind="stable"), batch_seconds):
+    for batch in batches_by_length(seconds, batch_seconds):
         yield [cuts[place] for place in batch]
 
 

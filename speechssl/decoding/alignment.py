@@ -75,7 +75,7 @@ def align(log_probs: Tensor, ids: list[int]) -> list[TokenSpan]:
     repeated = sum(left == right for left, right in pairwise(ids))
     if len(log_probs) < len(ids) + repeated:
         raise AudioError(
-            f"{seconds:.1f} s of audio are too short for {len(ids)} characters of text; "
+            f"{seconds:.1f} s of audio are too short for {len(ids)} tokens of text; "
             "check that they belong together."
         )
     if len(log_probs) * 2 * len(ids) > MAX_LATTICE:

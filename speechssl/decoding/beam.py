@@ -73,7 +73,8 @@ class BeamDecoder:
         self._separator = tokens.symbols.index(SEPARATOR)
         lexicon = _find_lexicon(tokens, settings)
         if lexicon is not None:
-            lexicon = {**_spell_hotwords(tokens, settings.hotwords), **lexicon}
+            unlisted = [w for w in " ".join(settings.hotwords).split() if w not in lexicon]
+            lexicon = {**_spell_hotwords(tokens, unlisted), **lexicon}
         self._words = None if lexicon is None else [*lexicon, UNKNOWN]
         dictionary = Dictionary(self._words or [*tokens.symbols, UNKNOWN])
         dictionary.set_default_index(dictionary.get_index(UNKNOWN))
@@ -187,7 +188,17 @@ def _find_lexicon(tokens: Tokens, settings: DecodingSettings) -> Lexicon | None:
         return None
     words = arpa_words(settings.lm)
     if SEPARATOR in words:
+        if tokens.units != "characters" and not {*tokens.symbols[2:]} <= {*words}:
+            raise LanguageModelError(
+                f"{settings.lm}: is a model of characters, and the recogniser writes "
+                f"{tokens.units}; give a model of words (speechssl lm --unit word)."
+            )
         return None
+    if tokens.units == "phones":
+        raise LanguageModelError(
+            f"{settings.lm}: the recogniser writes phones, and nothing says how words are "
+            "pronounced; give --lexicon, a file with a word and its phones per line."
+        )
     lexicon = spell(words, tokens)
     if not lexicon:
         raise LanguageModelError(
@@ -202,6 +213,11 @@ def _spell_hotwords(tokens: Tokens, phrases: Sequence[str]) -> Lexicon:
     words = dict.fromkeys(" ".join(phrases).split())
     lexicon = spell(words, tokens)
     for word in words:
+        if word not in lexicon and tokens.units == "phones":
+            raise LanguageModelError(
+                f"hotword {word!r}: the recogniser writes phones, and nothing says how the word is "
+                "pronounced; give --lexicon with a line for it."
+            )
         if word not in lexicon:
             raise LanguageModelError(
                 f"hotword {word!r}: the model has no tokens for it; write it as the transcripts "

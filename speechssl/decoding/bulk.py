@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from speechssl.data.audio import read_audio
-from speechssl.data.batch import fill_batches
+from speechssl.data.batch import batches_by_length
 from speechssl.data.streams import file_blocks, file_seconds
-from speechssl.data.threads import reading_threads
+from speechssl.data.threads import READ_THREADS, read_ahead, reading_threads
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.decoding.transcript import Transcript
 from speechssl.decoding.windows import WHOLE, Span
@@ -23,12 +21,6 @@ from speechssl.frames import FRAME_RATE, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from speechssl.data.vad import VoiceActivity
-
-READ_THREADS = 2
-"""Threads that decode audio while the model computes."""
-
-READ_AHEAD = 2
-"""Batches read ahead of the one being computed."""
 
 SORTED_FILES = 512
 """Files that are sorted by length at a time: enough for little padding, and the results of the
@@ -71,21 +63,18 @@ def transcribe_files(
     call. A file that cannot be read gives the ``AudioError`` instead of a transcript.
     """
     longest = transcriber.window_frames / FRAME_RATE
-    with reading_threads(READ_THREADS) as pool:
-        for first in range(0, len(files), SORTED_FILES):
-            chunk = range(first, min(first + SORTED_FILES, len(files)))
-            seconds = {i: lengths[i] or 0.0 for i in chunk if not (activity and skip_in_short)}
-            short = {i: length for i, length in seconds.items() if 0 < length <= longest}
-            for batch in _read_ahead(pool, _batches(short, transcriber.batch_seconds), files):
-                yield from _transcribe_batch(transcriber, batch)
-                on_audio(sum(short[i] for i, _, _ in batch))
-            for i in chunk:
-                if i not in short:
-                    yield files[i], _transcribe_long(transcriber, files[i], activity, on_audio)
-
-
-Read = tuple[int, Path, "Future[Tensor]"]
-"""The place of a file, its path, and its waveform, which may still be on the way."""
+    for first in range(0, len(files), SORTED_FILES):
+        chunk = range(first, min(first + SORTED_FILES, len(files)))
+        seconds = {i: lengths[i] or 0.0 for i in chunk if not (activity and skip_in_short)}
+        short = {i: length for i, length in seconds.items() if 0 < length <= longest}
+        batches = _batches(short, transcriber.batch_seconds)
+        for batch in read_ahead(lambda i: read_audio(files[i]), batches):
+            read = [(files[i], waveform) for i, waveform in batch]
+            yield from _transcribe_batch(transcriber, read)
+            on_audio(sum(short[i] for i, _ in batch))
+        for i in chunk:
+            if i not in short:
+                yield files[i], _transcribe_long(transcriber, files[i], activity, on_audio)
 
 
 def _batches(lengths: dict[int, float], batch_seconds: float) -> Iterator[list[int]]:
@@ -93,30 +82,19 @@ def _batches(lengths: dict[int, float], batch_seconds: float) -> Iterator[list[i
     places = np.array(list(lengths), dtype=np.int64)
     seconds = np.array(list(lengths.values()))
     if len(places):
-        for batch in fill_batches(seconds, np.argsort(-seconds, kind="stable"), batch_seconds):
+        for batch in batches_by_length(seconds, batch_seconds):
             yield places[batch].tolist()
 
 
-def _read_ahead(
-    pool: Executor, batches: Iterable[list[int]], files: Sequence[Path]
-) -> Iterator[list[Read]]:
-    pending: deque[list[Read]] = deque()
-    for batch in batches:
-        pending.append([(i, files[i], pool.submit(read_audio, files[i])) for i in batch])
-        if len(pending) > READ_AHEAD:
-            yield pending.popleft()
-    yield from pending
-
-
 def _transcribe_batch(
-    transcriber: Transcriber, batch: list[Read]
+    transcriber: Transcriber, read: list[tuple[Path, Tensor | AudioError]]
 ) -> Iterator[tuple[Path, Transcript | AudioError]]:
     waveforms: dict[Path, Tensor] = {}
-    for _, path, future in batch:
-        try:
-            waveforms[path] = future.result()
-        except AudioError as error:
-            yield path, error
+    for path, waveform in read:
+        if isinstance(waveform, AudioError):
+            yield path, waveform
+        else:
+            waveforms[path] = waveform
     yield from zip(waveforms, transcriber.transcripts(list(waveforms.values())))
 
 

@@ -1,7 +1,8 @@
 """The words that a beam search may write, and how the model's tokens spell them.
 
 A lexicon file has one spelling per line: the word, white space, its tokens with spaces between them
-(``hello h e l l o |``). The "|" at the end may be left out. A word may have several lines.
+(``hello h e l l o |``). The "|" at the end may be left out. A word may have several lines. Where
+the tokens are phones, this is a pronouncing lexicon (``hello HH AH L OW``).
 """
 
 from __future__ import annotations
@@ -33,25 +34,31 @@ def read_lexicon(path: Path | str, tokens: Tokens) -> Lexicon:
     """Reads a lexicon file.
 
     Raises ``LanguageModelError`` if it is missing or empty, or if a line has no spelling or a
-    symbol that is not one of ``tokens``.
+    symbol that is not one of ``tokens``. Where these are subwords, a word spelled by its
+    characters is spelled by subwords.
     """
     ids = {symbol: i for i, symbol in enumerate(tokens.symbols)}
     lexicon: Lexicon = {}
-    for number, line in enumerate(_lines(path), start=1):
-        word, *symbols = line.split()
+    for number, word, symbols in _spellings(path):
         unknown = [symbol for symbol in symbols if symbol not in ids]
-        if not symbols or unknown:
-            problem = f"the model has no token {unknown[0]!r}" if unknown else "has no spelling"
-            raise LanguageModelError(
-                f"{path}: line {number}: {problem}; a line is a word and its tokens, as in "
-                f"'hello h e l l o {SEPARATOR}', in the case of the model's tokens."
-            )
-        if symbols[-1] != SEPARATOR:
-            symbols.append(SEPARATOR)
-        lexicon.setdefault(word, []).append([ids[symbol] for symbol in symbols])
-    if not lexicon:
-        raise LanguageModelError(f"{path}: has no words; write one word and its tokens per line.")
+        if unknown:
+            raise _malformed(path, number, f"the model has no token {unknown[0]!r}")
+        spelling = [ids[symbol] for symbol in symbols]
+        if tokens.units == "bpe" and "".join(symbols) == word:
+            spelling = tokens.encode(word)
+        lexicon.setdefault(word, []).append([*spelling, _separator(tokens)])
     return lexicon
+
+
+def read_pronunciations(path: Path | str) -> dict[str, list[str]]:
+    """The phones of each word in a pronouncing lexicon, of several spellings the first.
+
+    Raises ``LanguageModelError`` if the file is missing or empty, or a line has no spelling.
+    """
+    pronunciations: dict[str, list[str]] = {}
+    for _, word, phones in _spellings(path):
+        pronunciations.setdefault(word, phones)
+    return pronunciations
 
 
 def write_lexicon(path: Path | str, words: Iterable[str]) -> None:
@@ -87,6 +94,27 @@ def is_binary(path: Path | str) -> bool:
             return file.read(4) == b"mmap"
     except OSError as error:
         raise LanguageModelError(f"{path}: cannot be read ({error.strerror}).") from None
+
+
+def _spellings(path: Path | str) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, word and symbols (without the separator) of each line of a lexicon file."""
+    number = 0
+    for number, line in enumerate(_lines(path), start=1):
+        word, *symbols = line.split()
+        if symbols[-1:] == [SEPARATOR]:
+            symbols.pop()
+        if not symbols:
+            raise _malformed(path, number, "has no spelling")
+        yield number, word, symbols
+    if number == 0:
+        raise LanguageModelError(f"{path}: has no words; write one word and its tokens per line.")
+
+
+def _malformed(path: Path | str, number: int, problem: str) -> LanguageModelError:
+    return LanguageModelError(
+        f"{path}: line {number}: {problem}; a line is a word and its tokens, as in "
+        f"'hello h e l l o {SEPARATOR}', in the case of the model's tokens."
+    )
 
 
 def _separator(tokens: Tokens) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from speechssl.data.text import Tokens
 from speechssl.decoding.decoder import Decoder
 from speechssl.decoding.greedy import GreedyDecoder
 from speechssl.files import write_text
+
+logger = logging.getLogger("speechssl")
 
 BEAM = 50
 """Readings kept from frame to frame, where nothing else is said."""
@@ -27,7 +30,8 @@ class DecodingSettings:
     """An n-gram language model: an ARPA file or a KenLM binary."""
 
     lexicon: str | None = None
-    """The words that may be written. By default those of an ARPA file of words."""
+    """The words that may be written and how. By default those of an ARPA file of words, which a
+    recogniser of phones cannot spell: without a lexicon it writes phones."""
 
     beam: int | None = None
     """Readings kept from frame to frame. None is ``BEAM`` if anything here needs a beam search, and
@@ -96,6 +100,8 @@ def make_decoder(settings: DecodingSettings, tokens: Tokens) -> Decoder:
 
     Raises ``LanguageModelError`` if the language model or the lexicon cannot be used.
     """
+    if tokens.units == "phones" and settings.lexicon is None:
+        logger.warning("the recogniser writes phones; give --lexicon to get words")
     if settings.greedy:
         return GreedyDecoder(tokens)
     from speechssl.decoding.beam import BeamDecoder  # only a beam search needs flashlight-text

@@ -20,7 +20,7 @@ from speechssl.decoding.segments import mark_pauses, segments
 from speechssl.decoding.transcript import Transcript, Word
 from speechssl.decoding.windows import WHOLE, Span, Window, cut_windows
 from speechssl.decoding.words import to_words, token_spans
-from speechssl.errors import ConfigError
+from speechssl.devices import find_device
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
 from speechssl.models.folder import load_ctc
 
@@ -60,7 +60,7 @@ class Transcriber:
         a word here and there may differ. Raises ``ModelFolderError`` if the folder holds no
         recogniser and ``ConfigError`` if the device is not there.
         """
-        self.device = _find_device(device)
+        self.device = find_device(device)
         self.precision = precision
         model, self.tokens = load_ctc(model_folder)
         self.model = model.to(self.device).eval()
@@ -224,15 +224,3 @@ def _drained(blocks: Iterable[Tensor]) -> Iterator[tuple[float, Iterable[Tensor]
     for _ in blocks:
         pass
     yield from ()
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        problem = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(f"device {name!r} cannot be used ({problem}); try cpu or auto.") from None
-    return device

@@ -71,7 +71,7 @@ def to_words(
     groups = _by_word(spans, tokens)
     written = (text or "").split()
     if len(written) != len(groups):
-        written = ["".join(tokens.symbols[span.token] for span in group) for group in groups]
+        written = [tokens.decode(span.token for span in group) for group in groups]
     wrote = [(group[0].start / FRAME_RATE, group[-1].stop / FRAME_RATE) for group in groups]
     edges = word_edges(wrote, num_frames / FRAME_RATE, levels)
     return [

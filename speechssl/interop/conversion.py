@@ -12,12 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from speechssl.config import build, to_dict
+from speechssl.config import build, dotted, to_dict
 from speechssl.data.batch import SpeechBatch
 from speechssl.data.text import Tokens
 from speechssl.errors import CheckpointError, ModelFolderError
@@ -82,9 +81,15 @@ def load_ours(
 ) -> tuple[LoadedModel, Ours, list[str]]:
     """The model folder, its model, and notes; the objective's heads where it is one of ``kinds``.
 
-    Raises ``ModelFolderError`` where the folder is not sound.
+    Raises ``ModelFolderError`` where the folder is not sound, and ``CheckpointError`` where its
+    tokens are not characters.
     """
     loaded = load_model_folder(model_dir)
+    if loaded.tokens is not None and loaded.tokens.units != "characters":
+        raise CheckpointError(
+            f"{model_dir}: writes {loaded.tokens.units}, and {library}'s files hold only models "
+            "that write characters; fine-tune with finetune.tokens=characters to export."
+        )
     weights = load_objective_weights(model_dir)
     ours = Ours(loaded.model, tokens=loaded.tokens)
     if loaded.kind == "ctc" and weights:
@@ -263,21 +268,10 @@ def require_counterpart(
     """Raises ``CheckpointError`` naming the setting in which the model differs from ``again``, what
     its settings become after a journey to the other library; ``ignored`` do not matter there."""
     encoder = loaded.model.encoder if isinstance(loaded.model, CTCModel) else loaded.model
-    wanted = _flat(to_dict(encoder.config))
-    for name, value in _flat(to_dict(again)).items():
+    wanted = dict(dotted(to_dict(encoder.config)))
+    for name, value in dotted(to_dict(again)):
         if name not in ignored and wanted[name] != value:
             raise CheckpointError(
                 f"{loaded.path}: the encoder's {name} is {wanted[name]!r}, which {library} does "
                 f"not have (only {value!r})."
             )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

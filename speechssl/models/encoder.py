@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from speechssl.models.attention import RelativeBias, SelfAttention, take_frames
 from speechssl.models.convolution import ConvolutionModule
 from speechssl.models.dropout import Dropout, dropout
 from speechssl.models.frontend import FrontendConfig, build_frontend
+from speechssl.models.gradients import ScaleGradient, Skip
 from speechssl.models.padding import padding_mask, zero_padding
 from speechssl.models.position import PositionEmbedding, PositionStack
 from speechssl.models.squeeze import Squeeze
@@ -142,7 +143,7 @@ class Encoder(nn.Module):
         """
         frames = self.frontend(waveforms, lengths)
         if frames.requires_grad and self.config.frontend_gradient != 1.0:
-            frames = _ScaleGradient.apply(frames, self.config.frontend_gradient)  # type: ignore[no-untyped-call]
+            frames = ScaleGradient.apply(frames, self.config.frontend_gradient)  # type: ignore[no-untyped-call]
         return frames  # type: ignore[no-any-return]
 
     def normalize(self, frames: Tensor) -> Tensor:
@@ -292,7 +293,7 @@ class Encoder(nn.Module):
                 unused = list(layer.parameters())
                 if self.relative is not None:  # no layer may be left that uses it
                     unused += self.relative.parameters()
-                hidden = _Skip.apply(hidden, *unused)  # type: ignore[no-untyped-call]
+                hidden = Skip.apply(hidden, *unused)  # type: ignore[no-untyped-call]
             if drop:
                 return take_frames(hidden, positions)
         return layer(hidden, padding, positions, bias)  # type: ignore[no-any-return]
@@ -374,35 +375,3 @@ def _init_linears(module: nn.Module) -> None:
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=0.02)
             nn.init.zeros_(part.bias)
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a number."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return inputs.view_as(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None
-
-
-class _Skip(torch.autograd.Function):
-    """The identity, for a skipped layer whose parameters get zero gradients.
-
-    Zero instead of none: an optimizer then treats a step alike whether the layer was skipped on
-    this process, on another, or in another of the step's batches, and DDP waits for nobody.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(*parameters)
-        return inputs.view_as(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = ctx.needs_input_grad[1:]
-        zeros = (torch.zeros_like(p) if w else None for p, w in zip(ctx.saved_tensors, wanted))
-        return (gradients[0], *zeros)

@@ -6,7 +6,8 @@
     ``format`` (of the folder), ``kind`` (encoder or ctc), ``encoder`` (its configuration),
     ``vocabulary_size`` (ctc), ``info`` (whatever the maker wants to remember)
 ``tokens.txt``
-    ctc: one token per line, the CTC blank first
+    ctc: one token per line, the CTC blank first; behind it "bpe" or "phones" if they are not
+    characters
 
 What else the folder holds is for people and other programs (an import's ``certificate.json``).
 """

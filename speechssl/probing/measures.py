@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from speechssl.clustering import assign, fit_kmeans, purity
 from speechssl.probing.vectors import Matrix, Vectors
-from speechssl.scoring import bootstrap, percentile_interval
+from speechssl.significance import bootstrap, percentile_interval
 
 PENALTY = 1.0
 """Of the squared weights, against the summed cross-entropy (scikit-learn's 1 / C)."""

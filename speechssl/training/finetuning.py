@@ -45,6 +45,7 @@ from speechssl.training.pretraining import describe, encoder_settings, usable_cu
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
 from speechssl.training.reference import copy_reference, draw_run
 from speechssl.training.run_folder import RunFolder
+from speechssl.training.tokens import make_tokens
 
 logger = logging.getLogger("speechssl")
 
@@ -105,11 +106,15 @@ class FinetuneModel(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, batch: SpeechBatch) -> MetricPairs:
-        """Word and character error rates of greedy decoding, and the share of blank frames."""
+        """Word and character error rates of greedy decoding, and the share of blank frames.
+
+        With phones a word is right if its pronunciation is.
+        """
         log_probs, frames = self.model(batch.waveforms, batch.lengths)
         hypotheses = greedy_decode(log_probs, frames, self.tokens)
-        words = jiwer.process_words(batch.texts, hypotheses)
-        characters = jiwer.process_characters(batch.texts, hypotheses)
+        references = [self.tokens.as_decoded(text) for text in batch.texts]
+        words = jiwer.process_words(references, hypotheses)
+        characters = jiwer.process_characters(references, hypotheses)
         return {
             "wer": _errors(words),
             "cer": _errors(characters),
@@ -183,9 +188,14 @@ def finetune(
     folder = RunFolder(exp)
     description = describe("finetune", recipe, config, data_dir, seed, init)
     folder.check(description)
-    train_cuts = _fitting_cuts(data_dir, "train", recipe)
-    dev_cuts = _fitting_cuts(data_dir, "dev", recipe) if _has_dev(data_dir) else None
-    tokens = Tokens.from_texts(train_cuts.texts())
+    transcribed = _transcribed_cuts(data_dir, "train", recipe)
+    tokens = make_tokens(settings, transcribed.texts())
+    train_cuts = _fitting_cuts(transcribed, tokens, recipe, str(cuts_path(data_dir, "train")))
+    if tokens.units == "characters":
+        tokens = make_tokens(settings, train_cuts.texts())  # those of cuts left out are not learnt
+    dev_cuts = _transcribed_cuts(data_dir, "dev", recipe) if _has_dev(data_dir) else None
+    for text in dev_cuts.texts() if dev_cuts is not None else ():
+        tokens.as_decoded(text)  # where words need a pronunciation, they have one
     folder.claim(description)
     copy_reference(recipe_path, exp)
     tokens.save(exp / "tokens.txt")
@@ -265,21 +275,26 @@ def _has_dev(data_dir: Path) -> bool:
     return cuts_path(data_dir, "dev").is_file()
 
 
-def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> Cuts:
-    """The cuts of a split with transcripts that fit their frames; warns about the others."""
+def _transcribed_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> Cuts:
+    """The cuts of a split with transcripts; warns about the others."""
     path = cuts_path(data_dir, split)
     usable = usable_cuts(Cuts.open(path), recipe.data, str(path))
     cuts = usable.transcribed()
     if len(cuts) < len(usable):
         logger.warning("%s: left out %d cuts without transcript", path, len(usable) - len(cuts))
+    return cuts
+
+
+def _fitting_cuts(cuts: Cuts, tokens: Tokens, recipe: FinetuneRecipe, path: str) -> Cuts:
+    """The cuts whose transcripts fit their frames; warns about the others."""
     problems: dict[int, str] = {}
     rows = zip(cuts.durations.tolist(), cuts.frames.tolist(), cuts.texts())
     for place, (seconds, frames, text) in enumerate(rows):
         if seconds > recipe.data.max_seconds:
             problems[place] = f"{seconds:.1f} s is longer than data.max_seconds"
-        elif (needed := ctc_frames(text)) > frames:
+        elif (needed := ctc_frames(tokens.encode(text))) > frames:
             problems[place] = f"its transcript needs {needed} frames, the audio has {frames}"
-    if split != "train" or not problems:
+    if not problems:
         return cuts
     for cut_id, problem in zip(cuts.select(list(problems)).ids(), problems.values()):
         logger.warning("%s: leaving out cut %s: %s", path, cut_id, problem)
@@ -290,7 +305,7 @@ def _fitting_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> Cuts:
     return cuts.select(fitting)
 
 
-def ctc_frames(text: str) -> int:
-    """The fewest frames in which CTC can spell ``text``: one a character, one more between
-    two that are equal."""
-    return len(text) + sum(a == b for a, b in pairwise(text))
+def ctc_frames(ids: Sequence[int]) -> int:
+    """The fewest frames in which CTC can write tokens: one each, one more between two that are
+    equal."""
+    return len(ids) + sum(a == b for a, b in pairwise(ids))

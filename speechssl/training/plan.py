@@ -31,7 +31,6 @@ from speechssl.data.index import Cuts
 from speechssl.data.loading import epoch_batches
 from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, targets_path
-from speechssl.data.text import Tokens
 from speechssl.errors import ConfigError
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
@@ -45,6 +44,7 @@ from speechssl.training.recipe import (
     load_recipe,
     read_with_parents,
 )
+from speechssl.training.tokens import make_tokens
 
 WARM_UPDATES = 2
 """Updates that are not timed: the first ones fill caches."""
@@ -188,7 +188,7 @@ def build_model(run: Run, recipe: Recipe, cuts: Cuts) -> nn.Module:
     with torch.device("meta"):
         encoder = Encoder(config)
         if isinstance(recipe, FinetuneRecipe):
-            return CTCModel(encoder, len(Tokens.from_texts(cuts.texts())))
+            return CTCModel(encoder, len(make_tokens(recipe.finetune, cuts.texts())))
         clusters = None
         if recipe.data.targets is not None:
             path = targets_path(run.data, "train", recipe.data.targets)

@@ -179,6 +179,17 @@ class FinetuneConfig:
     speeds: tuple[float, ...] = ()
     """Speed factors, one drawn per recording; empty leaves the audio as it is."""
 
+    tokens: Literal["characters", "bpe", "phones"] = "characters"
+    """What the recogniser writes: the characters of the training transcripts, these and frequent
+    sequences of them (byte-pair encoding), or the phones of ``lexicon``."""
+
+    vocabulary: int = 200
+    """Number of tokens with ``bpe``."""
+
+    lexicon: str | None = None
+    """``phones``: a pronouncing lexicon, a word and its phones per line (``hello HH AH L OW``).
+    Of a word with several lines the first is learnt. Decoding needs it again to write words."""
+
     adapter_rank: int = 0
     """Rank of the low-rank adapters (LoRA) that are trained in place of the encoder, which stays
     as it is; 0 trains the encoder itself."""
@@ -187,6 +198,9 @@ class FinetuneConfig:
     """What the adapters' change is multiplied by (alpha / rank in LoRA)."""
 
     def __post_init__(self) -> None:
+        phones = self.tokens == "phones"
+        wanted = "a file with tokens=phones, and only then"
+        require(phones == (self.lexicon is not None), "lexicon", wanted, self.lexicon)
         require(self.adapter_rank >= 0, "adapter_rank", "0 or more", self.adapter_rank)
         require(self.adapter_scale > 0, "adapter_scale", "positive", self.adapter_scale)
         require(0 <= self.freeze_encoder < 1, "freeze_encoder", "in [0, 1)", self.freeze_encoder)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.decoding.transcriber import Transcriber
-from speechssl.scoring import read_hypotheses
+from speechssl.hypotheses import read_hypotheses
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from speechssl.scoring import Hypothesis, write_hypotheses
+from speechssl.hypotheses import Hypothesis, write_hypotheses
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 
 from speechssl.data.manifest import cuts_path
 from speechssl.decoding.settings import DecodingSettings
-from speechssl.scoring import read_hypotheses
+from speechssl.hypotheses import read_hypotheses
 
 
 @pytest.fixture

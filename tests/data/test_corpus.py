@@ -11,21 +11,18 @@ import pytest
 import soundfile
 
 from speechssl.data.audio import read_audio, read_cut
-from speechssl.data.corpus import (
+from speechssl.data.corpus import download_file, write_corpus
+from speechssl.data.corpus_report import Report, read_report
+from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.splitting import (
     MIN_SPEAKERS,
-    Rejected,
-    Report,
-    Utterance,
-    download_file,
     hash_fraction,
     hold_out,
-    read_report,
     split_by_key,
     split_by_speaker,
     split_of,
-    write_corpus,
 )
-from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError, RunFolderError
 
 

@@ -11,17 +11,11 @@ import torch
 from lhotse import CutSet
 from numpy.typing import NDArray
 
+from speechssl.data.batch import Places, fill_batches
 from speechssl.data.index import Cuts
-from speechssl.data.loading import (
-    BatchLoader,
-    CutLoader,
-    Places,
-    epoch_batches,
-    fill_batches,
-    reading_threads,
-    sorted_batches,
-)
+from speechssl.data.loading import BatchLoader, CutLoader, epoch_batches, sorted_batches
 from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.threads import reading_threads
 from speechssl.errors import AudioError
 from speechssl.training.recipe import DataConfig
 from tools.bench.data_path import batch_shares, librispeech_like

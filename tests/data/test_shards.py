@@ -9,9 +9,10 @@ import soundfile
 from lhotse import CutSet
 
 from speechssl.data.audio import read_cut
-from speechssl.data.corpus import Utterance, write_corpus
+from speechssl.data.corpus import write_corpus
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.data.shards import write_shards
+from speechssl.data.utterance import Utterance
 from tests.conftest import speak
 
 

@@ -72,3 +72,61 @@ def test_malformed_file(tmp_path: Path, content: bytes | None, message: str) -> 
     with pytest.raises(TokensError, match=message) as caught:
         Tokens.load(path)
     assert str(path) in str(caught.value)
+
+
+# --- subwords and phones ------------------------------------------------------------------------
+
+SUBWORDS = Tokens(["<blank>", "|", *"abch", "ha", "ab", "haha"], "bpe")
+PHONES = Tokens.from_pronunciations({"hello": ["HH", "AH", "L", "OW"], "oh": ["OW"]})
+
+
+def written(tokens: Tokens, text: str) -> list[str]:
+    return [tokens.symbols[i] for i in tokens.encode(text)]
+
+
+def test_subwords_are_joined_in_the_order_in_which_they_were_learnt() -> None:
+    assert written(SUBWORDS, "hahaha") == ["haha", "ha"]
+    assert written(SUBWORDS, " hab \n ab") == ["ha", "b", "|", "ab"]
+    assert written(SUBWORDS, "cc h a") == ["c", "c", "|", "h", "|", "a"]
+    for text in ("hahaha cab", "a", ""):
+        assert SUBWORDS.decode(SUBWORDS.encode(text)) == text
+    with pytest.raises(TokensError, match=r"no token for 'é' \(U\+00E9\)"):
+        SUBWORDS.encode("hahé")
+
+
+def test_phones_spell_words_with_a_lexicon_only() -> None:
+    assert PHONES.symbols == ["<blank>", "|", "AH", "HH", "L", "OW"]
+    assert written(PHONES, "oh hello") == ["OW", "|", "HH", "AH", "L", "OW"]
+    assert PHONES.as_decoded("oh hello") == "OW HH-AH-L-OW"
+    assert SUBWORDS.as_decoded("not spelled") == "not spelled"
+    with pytest.raises(TokensError, match="'help' has no pronunciation"):
+        PHONES.encode("oh help")
+    with pytest.raises(TokensError, match=r"writes phones.*--lexicon"):
+        Tokens(PHONES.symbols, "phones").encode("oh")
+
+
+@pytest.mark.parametrize("tokens", [SUBWORDS, PHONES])
+def test_units_are_saved_as_text(tmp_path: Path, tokens: Tokens) -> None:
+    path = tmp_path / "tokens.txt"
+    tokens.save(path)
+    first, *others = path.read_text("utf-8").splitlines()
+    assert (first, others) == (f"<blank> {tokens.units}", tokens.symbols[1:])
+    loaded = Tokens.load(path)
+    assert loaded == tokens
+    assert loaded.decode([2, 1, 3]) == tokens.decode([2, 1, 3])
+    assert loaded.pronunciations is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<blank> bpe\n|\na\na|b\n", "line 4 must be a symbol without spaces"),
+        ("<blank> phones\n|\nAH\n\n", "line 4 must be a symbol without spaces"),
+        ("<blank> phones\n|\n", "no phone"),
+        ("<blank> words\n|\na\n", "first two symbols"),
+    ],
+)
+def test_malformed_units(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "tokens.txt").write_text(content)
+    with pytest.raises(TokensError, match=message):
+        Tokens.load(tmp_path / "tokens.txt")

@@ -46,7 +46,7 @@ def test_best_of_all_paths():
 
 
 def test_impossible():
-    with pytest.raises(AudioError, match=r"0\.0 s of audio are too short for 3 characters"):
+    with pytest.raises(AudioError, match=r"0\.0 s of audio are too short for 3 tokens"):
         align(frames("ab"), TOKENS.encode("aba"))
     with pytest.raises(AudioError, match="too short"):
         align(frames("abb"), TOKENS.encode("abb"))  # equal neighbours need a blank between them

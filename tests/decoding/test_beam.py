@@ -215,6 +215,47 @@ def test_phrase(words):
         assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
+# --- subwords and phones -------------------------------------------------------------------------
+
+SUBWORDS = Tokens(["<blank>", "|", "a", "b", "c", "ab", "ca"], "bpe")
+PHONES = Tokens(["<blank>", "|", "AH", "B", "K"], "phones")
+
+
+def path_of(tokens: Tokens, symbols: str) -> Tensor:
+    """Log-probabilities [T, V] whose best path is ``symbols``."""
+    ids = [tokens.symbols.index(symbol) for symbol in symbols.split()]
+    probs = torch.full((len(ids), len(tokens)), 0.02 / (len(tokens) - 1))
+    probs[range(len(ids)), ids] = 0.98
+    return probs.log()
+
+
+def test_words_of_subwords(words, characters):
+    heard = path_of(SUBWORDS, "ab <blank> | b a | ca ca")
+    for settings in ({"lm": words}, {"beam": 20}):
+        [reading] = BeamDecoder(SUBWORDS, DecodingSettings(**settings)).decode(heard)
+        assert reading.text == "ab ba ca"
+        assert [SUBWORDS.symbols[i] for i in reading.tokens] == ["ab", "|", "b", "a", "|", "ca"]
+        assert reading.frames == [0, 2, 3, 4, 5, 6]
+    with pytest.raises(LanguageModelError, match=r"characters\.arpa: .* writes bpe"):
+        BeamDecoder(SUBWORDS, DecodingSettings(lm=characters))
+
+
+def test_lexicon_of_phones(words, tmp_path):
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("ab\tAH B\nba\tB AH\nca\tK AH\nzoe\tK B\n")
+    heard = path_of(PHONES, "K AH <blank> | AH B B")
+    for lm in (None, words):
+        hot = {"hotwords": ("zoe",), "hotword_weight": 1.0}
+        settings = DecodingSettings(lm=lm, lexicon=str(lexicon), **hot)
+        [reading] = BeamDecoder(PHONES, settings).decode(heard)
+        assert (reading.text, reading.frames) == ("ca ab", [0, 1, 3, 4, 5])
+    [reading] = BeamDecoder(PHONES, DecodingSettings(beam=20)).decode(heard)
+    assert reading.text == "K-AH AH-B"
+    for settings in ({"lm": words}, {"hotwords": ("ab",)}):
+        with pytest.raises(LanguageModelError, match=r"writes phones.*--lexicon"):
+            BeamDecoder(PHONES, DecodingSettings(**settings))
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 

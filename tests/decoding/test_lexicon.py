@@ -1,7 +1,14 @@
 import pytest
 
 from speechssl.data.text import Tokens
-from speechssl.decoding.lexicon import arpa_words, is_binary, read_lexicon, spell, write_lexicon
+from speechssl.decoding.lexicon import (
+    arpa_words,
+    is_binary,
+    read_lexicon,
+    read_pronunciations,
+    spell,
+    write_lexicon,
+)
 from speechssl.decoding.ngram import estimate
 from speechssl.errors import LanguageModelError
 
@@ -51,3 +58,20 @@ def test_words_of_an_arpa_file(tmp_path):
     path.write_text("\\data\\\n")
     with pytest.raises(LanguageModelError, match="no ARPA file"):
         arpa_words(path)
+
+
+def test_subwords_spell_what_is_spelled_by_characters(tmp_path):
+    subwords = Tokens(["<blank>", "|", "a", "b", "c", "ab"], "bpe")
+    path = tmp_path / "lexicon.txt"
+    path.write_text("abc a b c |\nbee b a\n")
+    assert read_lexicon(path, subwords) == {"abc": [[5, 4, BAR]], "bee": [[3, 2, BAR]]}
+    assert spell(["abc"], subwords) == {"abc": [[5, 4, BAR]]}
+
+
+def test_pronunciations(tmp_path):
+    path = tmp_path / "lexicon.txt"
+    path.write_text("hello\tHH AH L OW\nhello HH EH L OW\noh OW |\n")
+    assert read_pronunciations(path) == {"hello": ["HH", "AH", "L", "OW"], "oh": ["OW"]}
+    path.write_text("hello\n")
+    with pytest.raises(LanguageModelError, match=r"lexicon\.txt: line 1: has no spelling"):
+        read_pronunciations(path)

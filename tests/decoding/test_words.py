@@ -58,3 +58,17 @@ def test_spelling_from_the_text():
     other = to_words(found, TOKENS, num_frames=20, text="alpha")
     assert [w.text for w in other] == ["a", "b"]
     assert to_words([], TOKENS, num_frames=20) == []
+
+
+def test_words_of_subwords_and_phones():
+    """Times come from the frames of the tokens, however many letters each writes."""
+    subwords = Tokens(["<blank>", "|", "a", "b", "ab"], "bpe")
+    found = spans((4, 50, 51, 0.9), (3, 60, 62, 0.4), (SPACE, 70, 71, 1.0), (2, 100, 101, 0.5))
+    first, second = to_words(found, subwords, num_frames=200)
+    assert (first.text, second.text) == ("abb", "a")
+    assert (first.start, first.end) == (1 - LEAD_SECONDS, 1.24 + LAG_SECONDS)
+    assert [(s.text, s.end) for s in first.symbols] == [("ab", 1.2), ("b", first.end)]
+    phones = Tokens(["<blank>", "|", "AH", "B", "L"], "phones")
+    assert [w.text for w in to_words(found, phones, num_frames=200)] == ["L-B", "AH"]
+    named = to_words(found, phones, num_frames=200, text="lub a")
+    assert [(w.text, w.start) for w in named] == [("lub", first.start), ("a", second.start)]

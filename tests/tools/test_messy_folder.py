@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from speechssl.cli.main import group
 from speechssl.config import write_yaml
-from speechssl.data.corpus import read_report
+from speechssl.data.corpus_report import read_report
 from speechssl.data.manifest import SPLITS, cuts_path, load_cuts
 from tests.conftest import WORDS, speak
 

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from speechssl.data.audio import cut_samples, decode_audio, read_cut
-from speechssl.data.corpus import read_report
+from speechssl.data.corpus_report import read_report
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
 
 Tool = Callable[..., tuple[int, str, str]]

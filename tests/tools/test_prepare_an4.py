@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from speechssl.data.corpus import read_report
+from speechssl.data.corpus_report import read_report
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
 
 Tool = Callable[..., tuple[int, str, str]]

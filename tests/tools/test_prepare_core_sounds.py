@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechssl.data.corpus import read_report
+from speechssl.data.corpus_report import read_report
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
 
 Tool = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,7 @@ import soundfile
 from lhotse import CutSet
 
 from speechssl.data.audio import read_audio, read_cut
-from speechssl.data.corpus import read_report
+from speechssl.data.corpus_report import read_report
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
 
 Tool = Callable[..., tuple[int, str, str]]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from speechssl.scoring import Hypothesis, compare, score, write_hypotheses
+from speechssl.hypotheses import Hypothesis, write_hypotheses
+from speechssl.scoring import compare, score
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))

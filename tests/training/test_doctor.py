@@ -16,17 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from speechssl.config import to_dict
+from speechssl.config import dotted, to_dict
 from speechssl.data.batch import SpeechBatch
 from speechssl.data.text import Tokens
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
 from speechssl.objectives import build_objective, load_objective, objective_names
-from speechssl.training.doctor import RULES, Doctor, Finding, checkup, dotted, episodes, examine
+from speechssl.training.doctor import Doctor, Finding, checkup, episodes, examine
 from speechssl.training.finetuning import FinetuneModel
 from speechssl.training.metrics import MetricSums, loss_metrics, silent_recordings
 from speechssl.training.pretraining import PretrainModel
 from speechssl.training.recipe import FinetuneConfig
+from speechssl.training.rules import RULES
 from tests.contracts.toys import TONES, toy_batch, toy_encoder
 
 UPDATES = 42

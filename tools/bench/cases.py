@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from speechssl.config import unknown_key
+from speechssl.data.batch import batches_by_length
 from speechssl.errors import ConfigError
 from speechssl.frames import SAMPLE_RATE
 from speechssl.models.encoder import EncoderConfig
@@ -219,10 +221,4 @@ def transcripts(case: Case) -> Tensor:
 
 def by_length(lengths: list[int], budget: int) -> list[list[int]]:
     """Places of ``lengths``, longest first, in batches of at most ``budget`` including padding."""
-    batches: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(place)
-        else:
-            batches.append([place])
-    return batches
+    return [batch.tolist() for batch in batches_by_length(np.array(lengths, np.float64), budget)]

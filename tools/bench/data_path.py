@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from speechssl.cli.main import OneLineErrors
+from speechssl.data.batch import Places
 from speechssl.data.index import Cuts, index_path
-from speechssl.data.loading import CutLoader, Places, epoch_batches
+from speechssl.data.loading import CutLoader, epoch_batches
 from speechssl.data.manifest import cuts_path
 from speechssl.files import atomic_path
 from speechssl.frames import SAMPLE_RATE

@@ -5,7 +5,7 @@ A module ``speechssl/data/layouts/<name>.py`` with
 - ``recognizes(folder) -> bool``: whether ``folder`` is laid out so, by a glance at names and
   first lines;
 - ``read(folder, table, language) -> Listing``: all that it offers, with transcripts as they are
-  written; ``table`` is a file of transcripts or None;
+  written; ``table`` is a file of transcripts, which only ``folder`` gets, or None;
 
 is a layout; there is no list to edit. ``folder`` is what everything else is.
 """
@@ -50,8 +50,11 @@ def find_layout(folder: Path) -> str:
 def read_layout(name: str, folder: Path, table: Path | None, language: str | None) -> Listing:
     """All that ``folder`` offers, read as the layout ``name``.
 
-    Raises ``ManifestError`` or ``AudioError`` if it is not laid out so.
+    Raises ``ManifestError`` or ``AudioError`` if it is not laid out so, and ``ManifestError`` for a
+    ``table`` where the layout has its own.
     """
+    if table is not None and name != PLAIN:
+        raise ManifestError(f"{table}: --transcripts is for --layout {PLAIN}; leave it out.")
     listing: Listing = _module(name).read(folder, table, language)
     return listing
 

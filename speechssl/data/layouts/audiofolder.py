@@ -29,11 +29,9 @@ def recognizes(folder: Path) -> bool:
 def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     """All recordings under ``folder``, with what the metadata files say about them.
 
-    Raises ``ManifestError`` if there are none or one cannot be used, or for a ``table``, and
-    ``AudioError`` if there is no recording.
+    Raises ``ManifestError`` if there are none or one cannot be used, and ``AudioError`` if there is
+    no recording.
     """
-    if table is not None:
-        raise ManifestError(f"{table}: --transcripts is for --layout folder; leave it out.")
     tables = sorted(path for name in METADATA for path in folder.rglob(name))
     if not tables:
         raise ManifestError(

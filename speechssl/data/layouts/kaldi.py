@@ -34,11 +34,8 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     """All utterances of the data directories at ``folder``.
 
     Paths in wav.scp are relative to the folder, one of the two above it (as in a Kaldi recipe),
-    or the current one. Raises ``ManifestError`` for malformed lines, for commands in wav.scp, or
-    for a ``table``.
+    or the current one. Raises ``ManifestError`` for malformed lines or for commands in wav.scp.
     """
-    if table is not None:
-        raise ManifestError(f"{table}: --transcripts is for --layout folder; leave it out.")
     directories = find_directories(folder)
     if not directories:
         raise ManifestError(

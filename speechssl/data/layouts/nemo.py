@@ -39,10 +39,8 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     """All entries of the manifests in ``folder``. A file name says the split (train_manifest.json).
 
     An entry with "offset" is a part of its recording. Paths are relative to the manifest, as in
-    NeMo. Raises ``ManifestError`` if there is no manifest or it is not UTF-8, or for a ``table``.
+    NeMo. Raises ``ManifestError`` if there is no manifest or it is not UTF-8.
     """
-    if table is not None:
-        raise ManifestError(f"{table}: --transcripts is for --layout folder; leave it out.")
     manifests = find_manifests(folder)
     if not manifests:
         raise ManifestError(

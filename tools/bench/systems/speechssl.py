@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +28,8 @@ from tools.bench.systems import (
 START_UP = """
 from speechssl.models.encoder import Encoder
 from speechssl.models.presets import encoder_config
-Encoder(encoder_config("tiny", {"frontend": {"kind": "waveform", "channels": 256}}))
+plain = {"frontend": {"kind": "waveform", "channels": 256}, "squeeze": 1, "convolution_kernel": 0}
+Encoder(encoder_config("tiny", plain))
 """
 
 
@@ -159,28 +159,6 @@ def _weights(encoder: Encoder) -> int:
     return count(encoder) - encoder.mask_embedding.numel()
 
 
-NAMES = [
-    (r"feature_extractor\.conv_layers\.(\d+)\.conv\.", r"frontend.layers.\1."),
-    (r"feature_extractor\.conv_layers\.0\.layer_norm\.", "frontend.group_norm."),
-    (r"feature_projection\.layer_norm\.", "feature_norm."),
-    (r"feature_projection\.projection\.", "projection."),
-    (r"masked_spec_embed", "mask_embedding"),
-    (r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original0", "position.scale"),
-    (r"encoder\.pos_conv_embed\.conv\.parametrizations\.weight\.original1", "position.direction"),
-    (r"encoder\.pos_conv_embed\.conv\.bias", "position.bias"),
-    (r"encoder\.layer_norm\.", "norm."),
-    (r"encoder\.(layers\.\d+)\.layer_norm\.", r"\1.attention_norm."),
-    (r"encoder\.(layers\.\d+)\.final_layer_norm\.", r"\1.feed_forward_norm."),
-    (r"encoder\.(layers\.\d+)\.attention\.q_proj\.", r"\1.attention.query."),
-    (r"encoder\.(layers\.\d+)\.attention\.k_proj\.", r"\1.attention.key."),
-    (r"encoder\.(layers\.\d+)\.attention\.v_proj\.", r"\1.attention.value."),
-    (r"encoder\.(layers\.\d+)\.attention\.out_proj\.", r"\1.attention.out."),
-    (r"encoder\.(layers\.\d+)\.feed_forward\.intermediate_dense\.", r"\1.feed_forward.expand."),
-    (r"encoder\.(layers\.\d+)\.feed_forward\.output_dense\.", r"\1.feed_forward.contract."),
-]
-"""From names in transformers' Wav2Vec2Model to ours (the convolutions with group norm)."""
-
-
 def load_transformers_weights(encoder: Encoder, folder: Path) -> float:
     """Fills ``encoder`` from the run's weights and compares outputs on one recording, in float32.
 
@@ -189,9 +167,13 @@ def load_transformers_weights(encoder: Encoder, folder: Path) -> float:
     """
     from safetensors.torch import load_file
 
+    from speechssl.interop.conversion import Ours, fill_from_theirs
+    from speechssl.interop.transformers.layout import renames
+
     weights = load_file(folder / "weights.safetensors")
     waveform, expected = weights.pop("check.waveform"), weights.pop("check.context")
-    encoder.load_state_dict({_our_name(name): value for name, value in weights.items()})
+    names = renames("Wav2Vec2Model")
+    fill_from_theirs(Ours(encoder), names, weights, "weights.safetensors", "the case's settings")
     with torch.inference_mode():
         encoder.eval()
         context, _ = encoder(waveform, torch.tensor([waveform.shape[1]]))
@@ -199,11 +181,3 @@ def load_transformers_weights(encoder: Encoder, folder: Path) -> float:
     if not difference < 1e-3:
         raise ValueError(f"outputs differ from those of transformers by {difference:.1e}")
     return difference
-
-
-def _our_name(name: str) -> str:
-    for pattern, ours in NAMES:
-        renamed, found = re.subn(f"^{pattern}", ours, name)
-        if found:
-            return renamed
-    raise ValueError(f"transformers' weight {name} has no counterpart")

@@ -1,0 +1,19 @@
+"""What many commands have in common: where to compute, and not to overwrite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
+)
+
+
+def write_once(path: Path | None, overwrite: bool) -> None:
+    """Raises ``RunFolderError`` if a file is at ``path`` and must not be replaced."""
+    from speechssl.errors import RunFolderError
+
+    if path is not None and path.exists() and not overwrite:
+        raise RunFolderError(f"{path}: exists; give --overwrite to replace it.")
