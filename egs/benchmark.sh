@@ -19,6 +19,11 @@ if [ "$objectives" = all ]; then
   done
 fi
 
+# The settings of a run of so many updates; none where the recipe's own are wanted.
+run_of() {
+  if [ -n "$1" ]; then echo "training.updates=$1" "training.validate_every=$1"; fi
+}
+
 # Updates of pretraining; empty for the recipe's own.
 updates_for() {
   if [ "$equal" = audio ]; then echo "$updates"; return; fi
@@ -34,9 +39,8 @@ PY
 }
 
 pretrain_objective() {
-  local objective=$1 overrides=() targets=() count
-  count=$(updates_for "$objective")
-  if [ -n "$count" ]; then overrides=("training.updates=$count" "training.validate_every=$count"); fi
+  local objective=$1 overrides=() targets=()
+  read -ra overrides <<<"$(run_of "$(updates_for "$objective")")"
   case "$objective" in clusters*) targets=(--targets mfcc) ;; esac
   speechssl pretrain "$root/recipes/${objective}_tiny.yaml" "$data/all" "$fold/pretrain_$objective" \
     "${targets[@]}" --seed "$seed" "${overrides[@]}"
@@ -47,12 +51,14 @@ transcripts() { if [ "$1" = all ]; then echo "$labelled"; else echo "$data/trans
 
 # SYSTEM-MINUTES-SEED, as in clusters-10-1 and scratch-all-3.
 finetune_and_decode() {
-  local system minutes number init=none recipe="${ctc}_scratch.yaml" run="$fold/$1"
+  local system minutes number init=none recipe="${ctc}_scratch.yaml" run="$fold/$1" overrides=()
+  read -ra overrides <<<"$(run_of "$finetune_updates")"
   IFS=- read -r system minutes number <<<"$1"
   if [ "$system" != scratch ]; then
     recipe="$ctc.yaml" init="$fold/pretrain_$system/model"
   fi
-  speechssl finetune "$recipe" "$(transcripts "$minutes")" "$run" --init "$init" --seed "$number"
+  speechssl finetune "$recipe" "$(transcripts "$minutes")" "$run" --init "$init" --seed "$number" \
+    "${overrides[@]}"
   if [ ! -e "$run/test.lm.hyps.jsonl" ]; then
     decode_run "$run" "$(transcripts "$minutes")" "$labelled"
   fi

@@ -17,7 +17,8 @@ usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [-
   --exp                   where everything is written (default egs/an4/exp)
   --benchmark             instead of the stages: every objective against none (egs/benchmark.sh),
                           with --objectives "clusters best_rq", --label-minutes "4 10 20 all",
-                          --seeds "1 2 3", --updates N of pretraining, --equal audio|time
+                          --seeds "1 2 3", --equal audio|time, --updates N of pretraining,
+                          --finetune-updates N
   --seed                  seed of clusters, weights, batches and masks (default 1)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch, 10 minutes and
@@ -28,8 +29,9 @@ EOF
 }
 
 source "$here/../steps.sh"
-objectives=all label_minutes="4 10 20 all" seeds="1 2 3" equal=audio updates=""
-options+=" objectives label-minutes seeds equal updates"
+objectives=all label_minutes="4 10 20 all" seeds="1 2 3" equal=audio
+updates="" finetune_updates=""
+options+=" objectives label-minutes seeds equal updates finetune-updates"
 parse_options "$@"
 
 data="$exp/data" minutes=10
