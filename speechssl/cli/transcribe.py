@@ -55,9 +55,8 @@ PROGRESS = (
 @click.option(
     "--batch-seconds",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Audio computed at once, padding included. Lower it when memory runs out.",
+    help="Audio computed at once, padding included. Lower it when memory runs out.  [default: 20 "
+    "on a CPU, 120 on a GPU]",
 )
 @click.option(
     "--precision",
@@ -79,7 +78,7 @@ def command(
     vad: bool | None,
     nbest: int | None,
     line_characters: int,
-    batch_seconds: float,
+    batch_seconds: float | None,
     precision: Literal["fp32", "bf16"],
     device: str,
     decoding: DecodingSettings,

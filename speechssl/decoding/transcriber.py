@@ -30,8 +30,8 @@ WINDOW_FRAMES = 30 * FRAME_RATE
 OVERLAP_FRAMES = 6 * FRAME_RATE
 """What neighbouring windows share; each gives up the half that is nearer to its end."""
 
-BATCH_SECONDS = 120.0
-"""Audio that is computed at once, padding included."""
+BATCH_SECONDS = {"cpu": 20.0, "cuda": 120.0}
+"""Audio computed at once, including padding. A CPU is faster where a batch fits its caches."""
 
 
 class Transcriber:
@@ -51,13 +51,14 @@ class Transcriber:
         precision: Literal["fp32", "bf16"] = "fp32",
         window_frames: int = WINDOW_FRAMES,
         overlap_frames: int = OVERLAP_FRAMES,
-        batch_seconds: float = BATCH_SECONDS,
+        batch_seconds: float | None = None,
     ) -> None:
         """``decoder`` is greedy if None; it can also be set later, when the tokens are known.
 
         ``device`` is a torch device, or "auto" for the GPU if there is one. With ``precision``
         bf16 the matrix products are computed in bfloat16: faster on processors made for it, and
-        a word here and there may differ. Raises ``ModelFolderError`` if the folder holds no
+        a word here and there may differ. ``batch_seconds`` of audio, padding included, are computed
+        at once; None is what suits the device. Raises ``ModelFolderError`` if the folder holds no
         recogniser and ``ConfigError`` if the device is not there.
         """
         self.device = find_device(device)
@@ -67,7 +68,8 @@ class Transcriber:
         self.decoder: Decoder = decoder or GreedyDecoder(self.tokens)
         self.window_frames = window_frames
         self.overlap_frames = overlap_frames
-        self.batch_seconds = batch_seconds
+        usual = BATCH_SECONDS.get(self.device.type, 120.0)
+        self.batch_seconds = usual if batch_seconds is None else batch_seconds
 
     @property
     def separator(self) -> int:
