@@ -24,9 +24,13 @@ run_of() {
   if [ -n "$1" ]; then echo "training.updates=$1" "training.validate_every=$1"; fi
 }
 
-# Updates of pretraining; empty for the recipe's own.
+# Updates of pretraining; empty for the recipe's own. Fails where there is no time to compare with.
 updates_for() {
   if [ "$equal" = audio ]; then echo "$updates"; return; fi
+  for run in clusters "$1"; do
+    [ -e "$exp/benchmark/pretrain_$run/model" ] ||
+      die "--equal time needs the time of $run; run the benchmark of it with --equal audio first"
+  done
   python - "$exp/benchmark/pretrain_clusters" "$exp/benchmark/pretrain_$1" <<'PY'
 import sys
 from pathlib import Path
@@ -39,8 +43,9 @@ PY
 }
 
 pretrain_objective() {
-  local objective=$1 overrides=() targets=()
-  read -ra overrides <<<"$(run_of "$(updates_for "$objective")")"
+  local objective=$1 overrides=() targets=() count
+  count=$(updates_for "$objective")
+  read -ra overrides <<<"$(run_of "$count")"
   case "$objective" in clusters*) targets=(--targets mfcc) ;; esac
   speechssl pretrain "$root/recipes/${objective}_tiny.yaml" "$data/all" "$fold/pretrain_$objective" \
     "${targets[@]}" --seed "$seed" "${overrides[@]}"

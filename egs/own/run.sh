@@ -40,10 +40,8 @@ options+=" transcripts language init systems pretrain-updates finetune-updates"
 parse_options "$@"
 [ -n "$corpus" ] || [ "$stage" -gt 0 ] || die "--corpus is needed: the folder of your recordings"
 
-data="$exp/data"
-conf="$here/conf"
-start=${init:-$exp/pretrain/model}
-read -ra systems <<< "$systems"
+result_name=own
+source "$here/../recogniser.sh"
 
 corpus_stage() {
   local more=()
@@ -51,47 +49,6 @@ corpus_stage() {
   if [ -n "$language" ]; then more+=(--language "$language"); fi
   python "$root/tools/prepare_folder.py" "$corpus" "$data/all" "${more[@]}"
   python "$root/tools/subset.py" "$data/all" "$data/transcribed"
-}
-
-targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
-
-pretrain_stage() {
-  pretrain "$conf/clusters.yaml" "$data/all" "$exp/pretrain" --targets mfcc --seed "$seed" \
-    ${pretrain_updates:+training.updates="$pretrain_updates"}
-}
-
-finetune_system() {
-  case "$1" in
-    pretrained) local recipe=ctc from="$start" ;;
-    scratch) local recipe=ctc_scratch from=none ;;
-    *) die "--systems knows pretrained and scratch, not $1" ;;
-  esac
-  speechssl finetune "$conf/$recipe.yaml" "$data/transcribed" "$exp/$1" --init "$from" \
-    --seed "$seed" ${finetune_updates:+training.updates="$finetune_updates"}
-}
-
-finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
-
-decode_stage() {
-  for system in "${systems[@]}"; do
-    speechssl decode "$exp/$system/model" "$data/transcribed/test/cuts.jsonl.gz" \
-      "$exp/$system/test.hyps.jsonl" --overwrite
-  done
-}
-
-score_stage() {
-  local rows=() compare=() minutes
-  minutes=$(minutes_of "$data/transcribed")
-  for system in "${systems[@]}"; do
-    rows+=(--row "system=$system,run=$exp/$system,label_minutes=$minutes")
-  done
-  if [ ${#systems[@]} -gt 1 ]; then compare=(--compare "${systems[0]}:${systems[1]}"); fi
-  python "$root/tools/results.py" --corpus own "${rows[@]}" "${compare[@]}" \
-    --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
-}
-
-transcribe_stage() {
-  show_transcripts "$exp/${systems[0]}/model" "$data/transcribed/test/cuts.jsonl.gz" 3
 }
 
 run_stage 0 "corpus" corpus_stage

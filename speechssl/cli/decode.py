@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import decoder_options
-from speechssl.cli._options import device_option, write_once
+from speechssl.cli._options import batch_seconds_option, device_option, write_once
 
 if TYPE_CHECKING:
     from speechssl.decoding.settings import DecodingSettings
@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 @click.argument("hypotheses", metavar="HYPS.jsonl", type=click.Path(path_type=Path))
 @decoder_options
 @click.option("--nbest", type=click.IntRange(min=1), help="Also write so many readings, scored.")
-@click.option(
-    "--batch-seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Audio in one batch, padding included. Lower it when memory runs out.",
-)
+@batch_seconds_option
 @device_option
 @click.option("--allow-unknown", is_flag=True, help="Accept transcripts the model cannot spell.")
 @click.option("--overwrite", is_flag=True, help="Replace HYPS.jsonl if it exists.")
@@ -35,7 +29,7 @@ def command(
     model: Path,
     cuts: Path,
     hypotheses: Path,
-    batch_seconds: float,
+    batch_seconds: float | None,
     device: str,
     allow_unknown: bool,
     overwrite: bool,
@@ -71,15 +65,13 @@ def command(
 
     write_once(hypotheses, overwrite)
     manifest = load_cuts(cuts)
-    transcriber = Transcriber(model, device=device)
+    transcriber = Transcriber(model, device=device, batch_seconds=batch_seconds)
     settings = decoding if nbest is None else replace(decoding, nbest=nbest)
     transcriber.decoder = make_decoder(settings, transcriber.tokens)
     if not allow_unknown:
         check_references(manifest, transcriber.tokens)
     began = time.perf_counter()
-    results, bad = decode_cuts(
-        transcriber, manifest, batch_seconds=batch_seconds, nbest=settings.nbest
-    )
+    results, bad = decode_cuts(transcriber, manifest, nbest=settings.nbest)
     elapsed = time.perf_counter() - began
     for reason in bad.values():
         click.echo(f"skipped: {reason}", err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from speechssl.cli._decoding import decoder_options
-from speechssl.cli._options import device_option, write_once
+from speechssl.cli._options import batch_seconds_option, device_option, write_once
 from speechssl.cli._outputs import format_option, line_option, settings_hash
 
 if TYPE_CHECKING:
@@ -52,12 +52,7 @@ PROGRESS = (
 @decoder_options
 @click.option("--nbest", type=click.IntRange(min=1), help="json: also so many other readings.")
 @line_option
-@click.option(
-    "--batch-seconds",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Audio computed at once, padding included. Lower it when memory runs out.  [default: 20 "
-    "on a CPU, 120 on a GPU]",
-)
+@batch_seconds_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),

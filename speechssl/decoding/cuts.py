@@ -46,9 +46,9 @@ def check_references(cuts: CutSet, tokens: Tokens) -> None:
 
 
 def decode_cuts(
-    transcriber: Transcriber, cuts: CutSet, *, batch_seconds: float = 120.0, nbest: int = 1
+    transcriber: Transcriber, cuts: CutSet, *, nbest: int = 1
 ) -> tuple[list[Hypothesis], dict[str, str]]:
-    """Transcribes all ``cuts``, in batches of up to ``batch_seconds`` including padding.
+    """Transcribes all ``cuts``, in batches of up to the transcriber's ``batch_seconds``.
 
     Returns the hypotheses in the order of ``cuts``, and for each cut whose recording could not
     be read (it is left out) the reason. With ``nbest`` above 1 each hypothesis also has up to so
@@ -56,7 +56,7 @@ def decode_cuts(
     terminal.
     """
     found: dict[str, Hypothesis] = {}
-    log_probs, bad = _log_probs(transcriber, cuts, batch_seconds)
+    log_probs, bad = _log_probs(transcriber, cuts)
     for cut, recording in log_probs:
         readings = transcriber.decoder.decode(recording)
         found[cut.id] = Hypothesis(
@@ -72,15 +72,15 @@ def decode_cuts(
 
 
 def log_probs_of_cuts(
-    transcriber: Transcriber, cuts: CutSet, *, batch_seconds: float = 120.0
+    transcriber: Transcriber, cuts: CutSet
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The log-probabilities [T, V] of each cut, and the reasons of cuts that cannot be read."""
-    log_probs, bad = _log_probs(transcriber, cuts, batch_seconds)
+    log_probs, bad = _log_probs(transcriber, cuts)
     return {cut.id: recording for cut, recording in log_probs}, bad
 
 
 def _log_probs(
-    transcriber: Transcriber, cuts: CutSet, batch_seconds: float
+    transcriber: Transcriber, cuts: CutSet
 ) -> tuple[Iterator[tuple[MonoCut, Tensor]], dict[str, str]]:
     """Computes what the iterator asks for; the dictionary fills with what cannot be read.
 
@@ -91,7 +91,8 @@ def _log_probs(
     def compute() -> Iterator[tuple[MonoCut, Tensor]]:
         total = sum(cut.duration for cut in cuts)
         with tqdm(total=total, desc="decode", bar_format=PROGRESS, disable=None) as progress:
-            for batch in read_ahead(read_cut, sorted_batches(cuts, batch_seconds)):
+            batches = sorted_batches(cuts, transcriber.batch_seconds)
+            for batch in read_ahead(read_cut, batches):
                 waveforms: list[tuple[MonoCut, Tensor]] = []
                 for cut, waveform in batch:
                     if isinstance(waveform, AudioError):

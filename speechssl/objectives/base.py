@@ -14,6 +14,7 @@ never waits for a device to tell a number or a shape. ``tests/contracts`` checks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -127,6 +128,31 @@ class Objective(nn.Module):
     def forward(self, encoder: Encoder, batch: SpeechBatch) -> Loss:
         """The loss of ``batch`` under fresh draws. Raises what ``loss`` raises."""
         return self.loss(encoder, batch, **self.draw(batch))
+
+
+class RunClock:
+    """Mixed into an ``nn.Module`` that changes from update to update; saved with its weights.
+
+    An update that is announced twice takes no time the second time, and so changes nothing more.
+    """
+
+    fraction: float | None = None
+    """Share of the run that was done at the last change; None before the first."""
+
+    def elapsed(self, fraction: float) -> float:
+        """Share of the run since then: 0 where ``fraction`` was announced before, infinite before
+        the first change."""
+        return math.inf if self.fraction is None else max(0.0, fraction - self.fraction)
+
+    def get_extra_state(self) -> Tensor:
+        """``fraction``; NaN for None."""
+        fraction = math.nan if self.fraction is None else self.fraction
+        return torch.tensor(fraction, dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes what ``get_extra_state`` gave."""
+        fraction = float(state)
+        self.fraction = None if math.isnan(fraction) else fraction
 
 
 def frame_counts(batch: SpeechBatch) -> tuple[Tensor, int]:

@@ -30,7 +30,7 @@ from speechssl.data.batch import SpeechBatch
 from speechssl.devices import to_device
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.padding import padding_mask, zero_padding
-from speechssl.objectives.base import frame_counts, full_precision, transformer_of
+from speechssl.objectives.base import RunClock, frame_counts, full_precision, transformer_of
 
 
 @dataclass
@@ -66,7 +66,7 @@ class TeacherConfig:
         return start + (end - start) * min(1.0, fraction / self.horizon_fraction)
 
 
-class Teacher(nn.Module):
+class Teacher(RunClock, nn.Module):
     """A module whose weights are the moving average of another one's.
 
     The weights are buffers and not parameters: saved, loaded and moved with the objective, but
@@ -83,18 +83,11 @@ class Teacher(nn.Module):
                 delattr(part, name)
                 part.register_buffer(name, parameter.detach())
         self.model = model
-        self.fraction: float | None = None
-        """Share of the run that was done at the last ``follow``; None before the first."""
         self.train()
 
     def train(self, mode: bool = True) -> Self:
         """A teacher does not train, whatever ``mode`` says."""
         return super().train(False)
-
-    def elapsed(self, fraction: float) -> float:
-        """Share of the run since the last ``follow``: 0 where ``fraction`` was announced before,
-        infinite before the first."""
-        return math.inf if self.fraction is None else max(0.0, fraction - self.fraction)
 
     @torch.no_grad()
     def follow(
@@ -118,15 +111,6 @@ class Teacher(nn.Module):
                 torch._foreach_lerp_([to for to, _ in pairs], [of for _, of in pairs], weight)
         self.fraction = fraction
         return decay
-
-    def get_extra_state(self) -> Tensor:
-        """``fraction``, which is saved with the weights; NaN for None."""
-        fraction = math.nan if self.fraction is None else self.fraction
-        return torch.tensor(fraction, dtype=torch.float64, device="cpu")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        fraction = float(state)
-        self.fraction = None if math.isnan(fraction) else fraction
 
 
 class EncoderTeacher(Teacher):

@@ -32,6 +32,7 @@ from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives.base import (
     Loss,
     Objective,
+    RunClock,
     encode,
     frame_counts,
     frame_positions,
@@ -86,7 +87,7 @@ class VQVAEConfig:
         require(0 <= self.jitter < 1, "jitter", "from 0 to below 1", self.jitter)
 
 
-class VQVAE(Objective):
+class VQVAE(RunClock, Objective):
     """What passes the bottleneck must suffice to decode the log-mels."""
 
     Config = VQVAEConfig
@@ -104,7 +105,6 @@ class VQVAE(Objective):
         else:
             self.bottleneck = Gaussian(encoder.dim, size)
         self.decoder = ConvDecoder(config.decoder, size, self.log_mels.channels)
-        self.fraction: float | None = None
 
     def before_update(self, encoder: Encoder, fraction: float) -> None:
         """Moves the codewords to the latents of the last update.
@@ -112,8 +112,7 @@ class VQVAE(Objective):
         An update that is announced again starts again: what was collected for it is forgotten.
         """
         if isinstance(self.bottleneck, Codebook):
-            elapsed = 0.0 if self.fraction is None else max(0.0, fraction - self.fraction)
-            decay = math.exp(-elapsed / self.config.codebook_horizon)
+            decay = math.exp(-self.elapsed(fraction) / self.config.codebook_horizon)
             self.bottleneck.codebook.absorb(decay)
         self.fraction = fraction
 
@@ -170,15 +169,6 @@ class VQVAE(Objective):
         metrics["loss_reconstruction"] = (error.detach(), count)
         metrics["loss_trivial"] = (trivial, count)
         return Loss(total, count, metrics)
-
-    def get_extra_state(self) -> Tensor:
-        """Share of the run at the last ``before_update``; NaN before the first."""
-        fraction = math.nan if self.fraction is None else self.fraction
-        return torch.tensor(fraction, dtype=torch.float64, device="cpu")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        fraction = float(state)
-        self.fraction = None if math.isnan(fraction) else fraction
 
 
 class Codebook(nn.Module):

@@ -18,13 +18,13 @@ def transcriber(tmp_path_factory) -> Transcriber:
     config = encoder_config("tiny", {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 64})
     path = tmp_path_factory.mktemp("recogniser") / "model"
     save_model_folder(path, CTCModel(Encoder(config), len(tokens)), tokens=tokens)
-    return Transcriber(path)
+    return Transcriber(path, batch_seconds=4)
 
 
 def test_hypotheses_follow_the_manifest(transcriber, corpus):
     cuts = load_cuts(cuts_path(corpus, "train"))
     shuffled = CutSet.from_cuts(sorted(cuts, key=lambda cut: cut.id[::-1]))
-    hypotheses, bad = decode_cuts(transcriber, shuffled, batch_seconds=4)
+    hypotheses, bad = decode_cuts(transcriber, shuffled)
     assert bad == {}
     assert [hypothesis.id for hypothesis in hypotheses] == [cut.id for cut in shuffled]
     assert [hypothesis.reference for hypothesis in hypotheses] == [cut_text(c) for c in shuffled]

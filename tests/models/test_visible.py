@@ -8,22 +8,9 @@ import pytest
 import torch
 
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import FrontendConfig
 from speechssl.models.visible import gather_visible
 from tests.models.reference import randomize
-
-PRE = EncoderConfig(
-    FrontendConfig(kind="fbank", mel_bins=20),
-    dim=32,
-    layers=2,
-    heads=2,
-    ffn_dim=48,
-    norm="pre",
-    position_kernel=8,
-    position_groups=2,
-    dropout=0.0,
-    attention_dropout=0.0,
-)
+from tests.objectives.small import FBANK
 
 
 def test_visible_frames_are_moved_together_in_their_order() -> None:
@@ -43,7 +30,7 @@ def test_nothing_is_padding_where_all_recordings_show_as_much() -> None:
     assert gather_visible(torch.zeros(2, 3, 1), visible)[1] is None
 
 
-@pytest.mark.parametrize("layout", [PRE, replace(PRE, norm="post")], ids=["pre", "post"])
+@pytest.mark.parametrize("layout", [FBANK, replace(FBANK, norm="post")], ids=["pre", "post"])
 def test_the_transformer_sees_visible_frames_and_nothing_else(layout: EncoderConfig) -> None:
     """Layer by layer, one recording at a time."""
     torch.manual_seed(0)
@@ -69,7 +56,7 @@ def test_the_transformer_sees_visible_frames_and_nothing_else(layout: EncoderCon
 @pytest.mark.parametrize("squeeze", [1, 2])
 def test_where_all_is_visible_it_is_the_ordinary_context(squeeze: int) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(replace(PRE, squeeze=squeeze))
+    encoder = Encoder(replace(FBANK, squeeze=squeeze))
     inputs, counts = torch.randn(2, 9, 32), torch.tensor([9, 9])
     visible = torch.ones(2, 9, dtype=torch.bool)
     context = encoder.contextualize_visible(inputs, counts, visible)
@@ -78,7 +65,7 @@ def test_where_all_is_visible_it_is_the_ordinary_context(squeeze: int) -> None:
 
 def test_joined_frames_are_left_out_where_none_of_them_is_visible() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(replace(PRE, squeeze=3))
+    encoder = Encoder(replace(FBANK, squeeze=3))
     assert encoder.squeeze is not None
     inputs, counts = torch.randn(1, 8, 32), torch.tensor([8])
     visible = torch.tensor([[1, 0, 1, 0, 0, 0, 0, 1]], dtype=torch.bool)
