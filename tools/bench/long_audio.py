@@ -57,7 +57,7 @@ class Utterance:
 @click.argument("cuts", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--hours", default=2.0, show_default=True, help="Length of the recording.")
-@click.option("--vad", is_flag=True, help="Transcribe as speechssl transcribe --vad does.")
+@click.option("--vad", is_flag=True, help="Skip silence, as speechssl transcribe does.")
 @click.option("--worker", is_flag=True, hidden=True, help="Only transcribe, in this process.")
 def main(model: Path, cuts: Path, out: Path, hours: float, vad: bool, worker: bool) -> None:
     """See the module's description."""
