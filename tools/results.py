@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class Row:
     pretraining_hours: float
     seed: int
     seconds: float
+    command: str | None = None
+    """What fine-tuned it."""
+    commit: str | None = None
+    """Of the code that did; several where the run was resumed by another."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Result:
             "words": self.score.words.length,
             "seed": self.row.seed,
             "seconds": self.row.seconds,
+            "command": self.row.command,
+            "commit": self.row.commit,
         }
 
 
@@ -98,8 +104,9 @@ class Verdict:
     multiple=True,
     metavar="KEY=VALUE,...",
     help="One system: system=, hyps= (its hyps.jsonl), label_minutes=, pretraining_hours=, seed=, "
-    "seconds= (training time). run= (a fine-tuning run's folder) fills in all but system and "
-    "label_minutes, with hyps=RUN/test.hyps.jsonl. Repeat for each system.",
+    "seconds= (training time); command= and commit= if known. run= (a fine-tuning run's folder) "
+    "fills in all but system and label_minutes, with hyps=RUN/test.hyps.jsonl. Repeat for each "
+    "system.",
 )
 @click.option(
     "--compare",
@@ -156,7 +163,8 @@ def parse_row(text: str) -> Row:
             raise ConfigError(unknown_key(where, key, names))
     if "run" in values:
         values = {**read_run(Path(values.pop("run"))), **values}
-    missing = [field.name for field in fields(Row) if field.name not in values]
+    needed = [field.name for field in fields(Row) if field.default is MISSING]
+    missing = [name for name in needed if name not in values]
     if missing:
         raise ConfigError(f"{where}: lacks {', '.join(missing)}.")
     return build(Row, values, where)
@@ -164,11 +172,12 @@ def parse_row(text: str) -> Row:
 
 def read_run(exp: Path) -> dict[str, Any]:
     """What a fine-tuning run says of itself: seed, hours of audio seen in pretraining, seconds of
-    training with pretraining, and its hypotheses of the test set.
+    training with pretraining, its hypotheses of the test set, command and commit.
 
     Raises ``RunFolderError`` where ``exp`` is no finished run.
     """
-    description = RunFolder(exp).description()
+    folder = RunFolder(exp)
+    description, starts = folder.description(), folder.starts()
     seconds = _last_metrics(exp)["total_time"]
     hours = 0.0
     if description["init"] is not None:
@@ -180,6 +189,8 @@ def read_run(exp: Path) -> dict[str, Any]:
         "seed": description["seed"],
         "pretraining_hours": hours,
         "seconds": round(seconds),
+        "command": starts[0]["command"] if starts else None,
+        "commit": ", ".join(dict.fromkeys(s["commit"] for s in starts if s["commit"])) or None,
     }
 
 

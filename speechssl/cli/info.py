@@ -77,6 +77,9 @@ def describe_run(path: Path) -> dict[str, Any]:
     description = run.description()
     scores, steps = run.scores(), run.steps()
     facts = {name: value for name, value in description.items() if name != "encoder"}
+    for start in run.starts():
+        version = start["commit"] or start["version"]
+        facts[f"started {start['started']}"] = f"{start['command']} ({version})"
     facts["checkpoints"] = ", ".join(map(str, steps)) or "none yet"
     if scores:
         best = run.choose("best")

@@ -1,12 +1,14 @@
 """A run's folder: what it is, whose it is, and the weights in its checkpoints.
 
-``recipe.yaml`` says in readable form what the run trains; ``checkpoints/`` is the engine's;
+``recipe.yaml`` says in readable form what the run trains, ``starts.jsonl`` when it was started or
+resumed, by which command of which commit; ``checkpoints/`` is the engine's;
 ``metrics/*.jsonl``, ``tb/`` and ``curves.png`` hold the curves; ``model/`` is the finished model
 folder.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +19,10 @@ from torch import Tensor
 from speechssl.config import read_yaml, write_yaml
 from speechssl.errors import RunFolderError
 from speechssl.files import write_text
+from speechssl.provenance import this_command
 
 RECIPE_FILE = "recipe.yaml"
+STARTS_FILE = "starts.jsonl"
 MODEL_FOLDER = "model"
 
 
@@ -58,6 +62,17 @@ class RunFolder:
         self.check(description)
         if not (self.path / RECIPE_FILE).is_file():
             write_text(self.path / RECIPE_FILE, write_yaml(description))
+
+    def note_start(self) -> None:
+        """Notes that this command starts the run, or goes on with it."""
+        with open(self.path / STARTS_FILE, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(this_command(), ensure_ascii=False) + "\n")
+
+    def starts(self) -> list[dict[str, Any]]:
+        """What ``note_start`` noted, in order."""
+        path = self.path / STARTS_FILE
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines]
 
     def description(self) -> dict[str, Any]:
         """What the run trains. Raises ``RunFolderError`` if this is no run folder."""

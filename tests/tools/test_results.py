@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from speechssl.hypotheses import Hypothesis, write_hypotheses
 from speechssl.scoring import compare, score
+from speechssl.training.run_folder import RunFolder
 
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -25,6 +26,8 @@ ENTRY = {
     "words",
     "seed",
     "seconds",
+    "command",
+    "commit",
 }
 
 
@@ -132,6 +135,23 @@ def test_unknown_comparison(rows):
     result = run(*rows, "--compare", "pretrained:scrath")
     assert result.exit_code == 2
     assert "the systems pretrained, scratch" in result.stderr
+
+
+def test_a_run_says_what_made_it(tmp_path, monkeypatch):
+    exp = RunFolder(tmp_path / "run")
+    exp.claim({"kind": "finetune", "init": None, "seed": 3})
+    monkeypatch.setattr("sys.argv", ["speechssl", "finetune", "ctc.yaml"])
+    exp.note_start()
+    (exp.path / "metrics").mkdir()
+    (exp.path / "metrics" / "train.jsonl").write_text('{"Step": 5, "total_time": 7.0}\n')
+    write_hypotheses(exp.path / "test.hyps.jsonl", hypotheses(4))
+    out = tmp_path / "results.json"
+    result = run("--row", f"system=scratch,run={exp.path},label_minutes=10", "--out", out)
+    assert result.exit_code == 0, result.output
+    [entry] = json.loads(out.read_text())
+    assert entry["command"] == "speechssl finetune ctc.yaml"
+    assert entry["commit"] == exp.starts()[0]["commit"]
+    assert (entry["seed"], entry["seconds"]) == (3, 7)
 
 
 def test_runs_by_itself():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import speechssl
+from speechssl.provenance import commit
 
 PACKAGES = ("torch", "transformers", "torchaudio", "fairseq2", "lhotse", "soundfile", "numpy")
 
@@ -41,7 +41,7 @@ def describe(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {"speechssl": speechssl.__version__} | _versions(),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -53,20 +53,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with "+changes" where files differ from it."""
-    root = Path(__file__).parents[2]
-    git = ["git", "-C", str(root)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True)
-    except OSError:
-        return None
-    if head.returncode:
-        return None
-    return head.stdout.decode().strip() + ("+changes" if changes.stdout.strip() else "")
 
 
 def _cpu_name() -> str:
