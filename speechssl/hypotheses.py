@@ -28,6 +28,10 @@ class Hypothesis:
     seconds: float | None = None
     """Duration of the recording in seconds."""
 
+    confidence: float | None = None
+    """0 to 1: the geometric mean of the probabilities of the symbols that were written, those of
+    the recogniser alone (see ``decoding.words``); 0 where none was."""
+
     nbest: list[dict[str, Any]] | None = None
     """Readings with their scores, best first, for use elsewhere: {"text", "score"}."""
 
@@ -80,6 +84,7 @@ def _parse(line: str, where: str) -> Hypothesis:
         "text": str,
         "reference": (str, type(None)),
         "seconds": (int, float, type(None)),
+        "confidence": (int, float, type(None)),
     }
     if not isinstance(fields, dict):
         raise HypothesesError(f"{where}: {advice}.")
@@ -87,4 +92,5 @@ def _parse(line: str, where: str) -> Hypothesis:
         if not isinstance(fields.get(name), kind):
             state = f"has the wrong type of {name!r}" if name in fields else f"has no {name!r}"
             raise HypothesesError(f"{where}: {state}; {advice}.")
-    return Hypothesis(fields["id"], fields["text"], fields.get("reference"), fields.get("seconds"))
+    values: dict[str, Any] = {name: fields.get(name) for name in kinds}
+    return Hypothesis(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from speechssl.data.loading import sorted_batches
 from speechssl.data.manifest import cut_text
 from speechssl.data.text import Tokens
 from speechssl.data.threads import read_ahead
+from speechssl.decoding.decoder import Decoded
 from speechssl.decoding.segments import mark_pauses
 from speechssl.decoding.transcriber import Transcriber
+from speechssl.decoding.words import token_spans
 from speechssl.errors import AudioError, TokensError
 from speechssl.hypotheses import Hypothesis
 
@@ -64,11 +67,21 @@ def decode_cuts(
             readings[0].text,
             cut_text(cut),
             round(cut.duration, 3),
+            confidence_of(recording, readings[0]),
             [{"text": r.text, "score": round(r.score, 3)} for r in readings[:nbest]]
             if nbest > 1
             else None,
         )
     return [found[cut.id] for cut in cuts if cut.id in found], bad
+
+
+def confidence_of(log_probs: Tensor, reading: Decoded) -> float:
+    """How certain the recogniser is of a reading of ``log_probs`` [T, V]; ``Hypothesis.confidence``
+    says how that is measured."""
+    spans = token_spans(log_probs, reading.tokens, reading.frames)
+    if not spans:
+        return 0.0
+    return round(min(1.0, math.exp(sum(span.log_prob for span in spans) / len(spans))), 4)
 
 
 def log_probs_of_cuts(

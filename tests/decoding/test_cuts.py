@@ -1,9 +1,13 @@
+import math
+
 import pytest
+import torch
 from lhotse import CutSet
 
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.data.text import Tokens
-from speechssl.decoding.cuts import check_references, decode_cuts
+from speechssl.decoding.cuts import check_references, confidence_of, decode_cuts
+from speechssl.decoding.decoder import Decoded
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import TokensError
 from speechssl.models.ctc import CTCModel
@@ -28,6 +32,17 @@ def test_hypotheses_follow_the_manifest(transcriber, corpus):
     assert bad == {}
     assert [hypothesis.id for hypothesis in hypotheses] == [cut.id for cut in shuffled]
     assert [hypothesis.reference for hypothesis in hypotheses] == [cut_text(c) for c in shuffled]
+
+
+def test_confidence_is_the_mean_of_what_was_written(transcriber):
+    """The geometric mean over the symbols, each where it is most probable."""
+    log_probs = torch.log_softmax(torch.zeros(6, len(transcriber.tokens)), dim=-1)
+    a, b = (transcriber.tokens.symbols.index(letter) for letter in "ab")
+    for frame, token, probability in ((0, a, 0.5), (1, a, 0.8), (3, b, 0.2)):
+        log_probs[frame, token] = math.log(probability)
+    reading = Decoded("ab", [a, b], [0, 3], score=0.0)
+    assert confidence_of(log_probs, reading) == pytest.approx(math.sqrt(0.8 * 0.2), abs=1e-4)
+    assert confidence_of(log_probs, Decoded("", [], [], score=0.0)) == 0.0
 
 
 def test_part_of_a_recording(transcriber, corpus):
