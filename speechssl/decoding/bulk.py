@@ -12,7 +12,8 @@ from torch import Tensor
 from speechssl.data.audio import read_audio
 from speechssl.data.batch import batches_by_length
 from speechssl.data.streams import file_blocks, file_seconds
-from speechssl.data.threads import READ_THREADS, read_ahead, reading_threads
+from speechssl.data.threads import READ_THREADS, reading_threads
+from speechssl.decoding.ahead import compute_batches
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.decoding.transcript import Transcript
 from speechssl.decoding.windows import WHOLE, Span
@@ -67,10 +68,13 @@ def transcribe_files(
         chunk = range(first, min(first + SORTED_FILES, len(files)))
         seconds = {i: lengths[i] or 0.0 for i in chunk if not (activity and skip_in_short)}
         short = {i: length for i, length in seconds.items() if 0 < length <= longest}
-        batches = _batches(short, transcriber.batch_seconds)
-        for batch in read_ahead(lambda i: read_audio(files[i]), batches):
-            read = [(files[i], waveform) for i, waveform in batch]
-            yield from _transcribe_batch(transcriber, read)
+        batches = list(_batches(short, transcriber.batch_seconds))
+        for batch in compute_batches(transcriber, lambda i: read_audio(files[i]), batches):
+            for i, computed in batch:
+                if isinstance(computed, AudioError):
+                    yield files[i], computed
+                else:
+                    yield files[i], transcriber.transcript(*computed)
             on_audio(sum(short[i] for i, _ in batch))
         for i in chunk:
             if i not in short:
@@ -84,18 +88,6 @@ def _batches(lengths: dict[int, float], batch_seconds: float) -> Iterator[list[i
     if len(places):
         for batch in batches_by_length(seconds, batch_seconds):
             yield places[batch].tolist()
-
-
-def _transcribe_batch(
-    transcriber: Transcriber, read: list[tuple[Path, Tensor | AudioError]]
-) -> Iterator[tuple[Path, Transcript | AudioError]]:
-    waveforms: dict[Path, Tensor] = {}
-    for path, waveform in read:
-        if isinstance(waveform, AudioError):
-            yield path, waveform
-        else:
-            waveforms[path] = waveform
-    yield from zip(waveforms, transcriber.transcripts(list(waveforms.values())))
 
 
 def _transcribe_long(

@@ -13,7 +13,7 @@ from speechssl.data.audio import read_cut
 from speechssl.data.loading import sorted_batches
 from speechssl.data.manifest import cut_text
 from speechssl.data.text import Tokens
-from speechssl.data.threads import read_ahead
+from speechssl.decoding.ahead import compute_batches
 from speechssl.decoding.decoder import Decoded
 from speechssl.decoding.segments import mark_pauses
 from speechssl.decoding.transcriber import Transcriber
@@ -104,17 +104,13 @@ def _log_probs(
     def compute() -> Iterator[tuple[MonoCut, Tensor]]:
         total = sum(cut.duration for cut in cuts)
         with tqdm(total=total, desc="decode", bar_format=PROGRESS, disable=None) as progress:
-            batches = sorted_batches(cuts, transcriber.batch_seconds)
-            for batch in read_ahead(read_cut, batches):
-                waveforms: list[tuple[MonoCut, Tensor]] = []
-                for cut, waveform in batch:
-                    if isinstance(waveform, AudioError):
-                        bad[cut.id] = str(waveform)
+            batches = list(sorted_batches(cuts, transcriber.batch_seconds))
+            for batch in compute_batches(transcriber, read_cut, batches):
+                for cut, computed in batch:
+                    if isinstance(computed, AudioError):
+                        bad[cut.id] = str(computed)
                     else:
-                        waveforms.append((cut, waveform))
-                results = transcriber.log_probs([waveform for _, waveform in waveforms])
-                for (cut, _), log_probs in zip(waveforms, results):
-                    yield cut, mark_pauses(log_probs, transcriber.separator)
+                        yield cut, mark_pauses(computed[1], transcriber.separator)
                 progress.update(sum(cut.duration for cut, _ in batch))
 
     return compute(), bad

@@ -99,12 +99,16 @@ class Transcriber:
 
     def transcripts(self, waveforms: Sequence[Tensor]) -> list[Transcript]:
         """What is said in several recordings, each [S_i] float32 at 16 kHz, and when."""
-        results = []
-        for waveform, log_probs in zip(waveforms, self.log_probs(waveforms)):
-            meter = LevelMeter()
-            meter.push(waveform)
-            results.append(self._decode([(0.0, [log_probs])], meter))
-        return results
+        return [
+            self.transcript(waveform, log_probs)
+            for waveform, log_probs in zip(waveforms, self.log_probs(waveforms))
+        ]
+
+    def transcript(self, waveform: Tensor, log_probs: Tensor) -> Transcript:
+        """What is said in a recording: ``waveform`` [S], and what ``log_probs`` gives for it."""
+        meter = LevelMeter()
+        meter.push(waveform)
+        return self._decode([(0.0, [log_probs])], meter)
 
     def file_transcript(self, path: Path | str, spans: Iterable[Span] = (WHOLE,)) -> Transcript:
         """What is said in the ``spans`` of an audio file. See ``stream_transcript``."""
