@@ -130,6 +130,10 @@ class Objective(nn.Module):
         return self.loss(encoder, batch, **self.draw(batch))
 
 
+EXTRA_STATE = "_extra_state"
+"""How the names of what modules save beside parameters and buffers end, in torch."""
+
+
 class RunClock:
     """Mixed into an ``nn.Module`` that changes from update to update; saved with its weights.
 

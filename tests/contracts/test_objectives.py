@@ -40,6 +40,7 @@ HELPERS = {
     "log_mels",
     "masking",
     "mixing",
+    "refinement",
     "teacher",
     "utterances",
     "views",

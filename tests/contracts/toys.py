@@ -19,6 +19,7 @@ TONE_SAMPLES = 1600
 """How long each tone sounds before the next (100 ms)."""
 
 VARIANTS: dict[str, dict[str, object]] = {
+    "best_rq-refined": {"refinement": {}},
     "clusters-mixing": {"mixing": {"probability": 0.7, "noise_probability": 0.5}},
     "utterance_contrastive-queue": {"queue": 32},
     "vq_vae-gaussian": {"bottleneck": "gaussian"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,10 @@ from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.frontend import FbankFrontend
 from speechssl.objectives.best_rq import BestRQ, BestRQConfig, RandomProjectionQuantizer
 from speechssl.objectives.masking import MaskConfig
+from speechssl.objectives.refinement import RefinementConfig
+from speechssl.training.pretraining import PretrainModel
+from tests.contracts.test_synchronisation import META, NoBlockingCopies
+from tests.contracts.toys import toy_batch
 from tests.objectives.small import FBANK, WAVEFORM, batch_of
 
 FEW_CODES = BestRQConfig(codebooks=3, entries=12, codeword_size=5)
@@ -85,3 +91,31 @@ def test_masks_are_the_papers_unless_told() -> None:
 def test_a_value_out_of_range_is_named(field: str) -> None:
     with pytest.raises(ConfigError, match=f"^{field} must be"):
         BestRQConfig(**{field: 0})
+
+
+def test_without_refinement_nothing_is_there_for_it() -> None:
+    """Checkpoints made before there was refinement load, and the quantizer never moves."""
+    torch.manual_seed(0)
+    encoder, objective = Encoder(FBANK), BestRQ(FEW_CODES, FBANK)
+    names = {"quantizer.projections", "quantizer.codebooks", "classify.weight", "classify.bias"}
+    assert set(objective.state_dict()) == names
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    for update in range(10):
+        objective.before_update(encoder, update / 10)
+        objective.train()(encoder, batch_of(9000, 6000))
+    assert all(torch.equal(objective.state_dict()[name], before[name]) for name in names)
+
+
+def test_refining_asks_the_device_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the components are estimated, and while codebooks are refined."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # meta knows no autocast
+    refined = RefinementConfig(pca_until=0.2, every=0.1)
+    config = BestRQConfig(entries=12, refinement=refined)
+    model = PretrainModel(Encoder(FBANK), BestRQ(config, FBANK)).to(META)
+    batch = toy_batch()
+    batch.to(META)
+    with NoBlockingCopies():
+        for update in range(5):
+            model.set_progress(update / 10)
+            model(batch).sum.backward()
