@@ -17,7 +17,7 @@ from speechssl.data.targets import TargetsMeta
 from speechssl.files import sha256
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import WEIGHTS, load_encoder, load_model_folder, load_objective_weights
-from speechssl.objectives.base import Objective
+from speechssl.objectives.base import EXTRA_STATE, Objective
 
 logger = logging.getLogger("speechssl")
 
@@ -44,9 +44,10 @@ def continued_settings(init: Path, objective: Mapping[str, Any]) -> dict[str, An
 def take_heads(objective: Objective, kind: str, init: Path, targets: TargetsMeta | None) -> None:
     """Loads the heads of ``init`` into ``objective``, if they are those of the same ``kind``.
 
-    A head of another shape stays new. So do cluster embeddings where ``targets`` are of another
-    codebook than theirs: their rows mean other clusters. (Imported models do not say which
-    codebook they had; theirs are taken if there are as many clusters.)
+    A head of another shape stays new, and the clock of the run (``RunClock``) starts anew. So do
+    cluster embeddings where ``targets`` are of another codebook than theirs: their rows mean other
+    clusters. (Imported models do not say which codebook they had; theirs are taken if there are as
+    many clusters.)
     """
     info = load_model_folder(init).info
     before = _pretraining(init).get("objective")
@@ -59,9 +60,10 @@ def take_heads(objective: Objective, kind: str, init: Path, targets: TargetsMeta
     given = load_objective_weights(init)
     if targets is not None and info.get("codebook") not in (None, targets.codebook):
         given.pop(CLUSTERS, None)
-    taken = {n: w for n, w in given.items() if n in own and own[n].shape == w.shape}
+    heads = {n: w for n, w in own.items() if not n.endswith(EXTRA_STATE)}
+    taken = {n: w for n, w in given.items() if n in heads and heads[n].shape == w.shape}
     objective.load_state_dict(taken, strict=False)
-    new = sorted(set(own) - set(taken)) or ["none"]
+    new = sorted(set(heads) - set(taken)) or ["none"]
     logger.info("%s: took over %d tensors of %r; new: %s", init, len(taken), kind, ", ".join(new))
 
 

@@ -246,7 +246,7 @@ def export_finetuned(
     model = CTCModel(encoder, len(tokens), dropout=0.0)
     if settings.adapter_rank:
         add_adapters(encoder, settings.adapter_rank, settings.adapter_scale)
-    weights = folder.load_weights(step)
+    weights = folder.load_weights(step, FinetuneModel(model, settings, tokens))
     model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
     merge_adapters(encoder)
     save_model_folder(model_dir, model, tokens=tokens, info={"updates": step, **description})

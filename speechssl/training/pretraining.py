@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairseq2.metrics.recorders import MetricRecorder
+import torch
 from torch import Tensor, nn
 
 from speechssl.config import build, to_dict
@@ -157,8 +158,11 @@ def export_pretrained(
     which is as large as the encoder, stays in the checkpoint."""
     description = folder.description()
     step = folder.choose(checkpoint)
-    weights = folder.load_weights(step)
-    encoder = Encoder(build(EncoderConfig, description["encoder"], str(folder.path)))
+    config = build(EncoderConfig, description["encoder"], str(folder.path))
+    encoder = Encoder(config)
+    with torch.device("meta"):  # only the names of its parameters count
+        objective = build_objective(description["recipe"]["objective"], config, num_clusters=2)
+    weights = folder.load_weights(step, PretrainModel(encoder, objective))
     encoder.load_state_dict(_part(weights, "encoder."))
     heads = _part(weights, "objective.")
     save_model_folder(

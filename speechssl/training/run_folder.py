@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speechssl.config import read_yaml, write_yaml
 from speechssl.errors import RunFolderError
@@ -114,9 +114,13 @@ class RunFolder:
             )
         return checkpoint
 
-    def load_weights(self, step: int) -> dict[str, Tensor]:
+    def load_weights(self, step: int, model: nn.Module | None = None) -> dict[str, Tensor]:
         """The weights of the checkpoint at update ``step``, on the CPU, put together where each
-        process had a share of them."""
+        process had a share of them.
+
+        What is no parameter of ``model`` (any object of the class that was trained; its values are
+        not looked at) each process had whole; None if there is nothing but parameters.
+        """
         folder = self.path / "checkpoints" / f"step_{step}" / "model"
         shares = [_read_weights(file, step) for file in sorted(folder.glob("**/sdp_*.pt"))]
         if not shares:
@@ -125,7 +129,11 @@ class RunFolder:
             )
         if len(shares) == 1:
             return shares[0]
-        return {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
+        shared = shares[0] if model is None else dict(model.named_parameters())
+        return {
+            name: torch.cat([share[name] for share in shares]) if name in shared else value
+            for name, value in shares[0].items()
+        }
 
 
 def _read_weights(file: Path, step: int) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from speechssl.models.folder import (
     save_model_folder,
 )
 from speechssl.objectives import build_objective
-from speechssl.objectives.base import Objective
+from speechssl.objectives.base import EXTRA_STATE, Objective, RunClock
 from speechssl.training.continuing import check_targets, continued_settings, take_heads
 from speechssl.training.pretraining import encoder_settings
 from speechssl.training.run_folder import RunFolder
@@ -98,6 +98,22 @@ def taken(objective: Objective, kind: str, init: Path, targets: TargetsMeta | No
     changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert all(torch.equal(after[name], given[name]) for name in changed)
     return changed
+
+
+def test_the_clock_starts_anew(tmp_path: Path) -> None:
+    """What moves from update to update would else stand still until the new run is as far."""
+    config, kind = encoder_settings(MICRO_MODEL), {"kind": "vq_vae", "entries": 8}
+    before = build_objective(kind, config)
+    assert isinstance(before, RunClock)
+    before.fraction = 1.0
+    info = {"recipe": {"objective": kind}}
+    save_model_folder(tmp_path, Encoder(config), objective=before.state_dict(), info=info)
+    after = build_objective(kind, config)
+    assert isinstance(after, RunClock)
+    take_heads(after, "vq_vae", tmp_path, None)
+    assert after.fraction is None
+    own, theirs = after.state_dict(), before.state_dict()
+    assert all(torch.equal(own[n], theirs[n]) for n in own if not n.endswith(EXTRA_STATE))
 
 
 def test_another_size_of_a_head_starts_new(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 import re
 
+import torch
+from torch import nn
+
+from speechssl.objectives.base import RunClock
 from speechssl.training.run_folder import RunFolder
 
 
@@ -18,3 +22,30 @@ def test_starts_are_noted(tmp_path, monkeypatch):
     assert second["command"] == "speechssl finetune 'my exp' --seed 2"
     assert re.fullmatch(r"[0-9a-f]{12}(\+changes)?", first["commit"] or "0" * 12)
     folder.check({"kind": "finetune"})  # still the same run
+
+
+class Counter(RunClock, nn.Module):
+    """A parameter, which processes share, and state, of which each has a copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 2))
+        self.register_buffer("seen", torch.zeros(2))
+
+
+def test_shares_of_the_weights_are_put_together(tmp_path):
+    """Parameters row by row; buffers and clocks are whole in each share."""
+    whole = Counter()
+    whole.fraction = 0.5
+    whole.weight.data.copy_(torch.arange(8.0).view(4, 2))
+    whole.seen.fill_(3)
+    folder = tmp_path / "checkpoints" / "step_4" / "model"
+    for rank, rows in enumerate(whole.weight.detach().split(2)):
+        path = folder / "pp_00" / "tp_00" / f"sdp_{rank:02d}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({**whole.state_dict(), "weight": rows.clone()}, path)
+    found = Counter()
+    found.load_state_dict(RunFolder(tmp_path).load_weights(4, Counter()))
+    assert torch.equal(found.weight, whole.weight)
+    assert torch.equal(found.seen, whole.seen)
+    assert found.fraction == 0.5
