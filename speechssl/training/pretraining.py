@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fairseq2.metrics.recorders import MetricRecorder
 import torch
+from fairseq2.metrics.recorders import MetricRecorder
 from torch import Tensor, nn
 
 from speechssl.config import build, to_dict
