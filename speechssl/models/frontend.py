@@ -154,7 +154,10 @@ class TimeNorm(nn.Module):
             totals = _divisors(counts, windows)[:, None, None]
             mean = zero_padding(windows, padding).sum(1, keepdim=True) / totals  # [B, 1, K]
             centred = zero_padding(windows - mean, padding)
-            covariance = centred.transpose(1, 2) @ centred / totals  # [B, K, K]
+            # In blocks: added one by one to a large sum, small squares would be lost.
+            whole = F.pad(centred, (0, 0, 0, -centred.size(1) % 64))
+            blocks = whole.reshape(len(whole), -1, 64, kernel)
+            covariance = (blocks.transpose(2, 3) @ blocks).sum(1) / totals  # [B, K, K]
             weight = conv_weight[:, 0].float()  # [C, K]
             variance = ((weight @ covariance) * weight).sum(-1)  # [B, C]
             gain = self.weight * torch.rsqrt(variance + self.epsilon)

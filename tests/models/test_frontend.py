@@ -81,6 +81,18 @@ def test_group_norm_equals_the_plain_one() -> None:
     )
 
 
+def test_group_norm_is_exact_with_long_silence() -> None:
+    torch.manual_seed(0)
+    frontend = WaveformFrontend(KINDS["group"])
+    assert frontend.group_norm is not None
+    first, lengths = frontend.layers[0].weight.detach(), torch.tensor([160_000])
+    samples = 0.1 * torch.randn(1, 160_000) + 0.05
+    samples[:, 32_000:] = 0.0
+    plain = F.group_norm(F.conv1d(samples[:, None].double(), first.double(), stride=5), 12)
+    ours = frontend.group_norm(samples[:, :, None], first, lengths)[:, : plain.size(2)]
+    torch.testing.assert_close(ours, plain.transpose(1, 2).float(), rtol=1e-5, atol=1e-5)
+
+
 def test_normalized_waveforms_ignore_padding() -> None:
     lengths = torch.tensor([1000, 600])
     normal = normalize_waveforms(_speechlike(lengths), lengths)
