@@ -234,9 +234,14 @@ def real_frames(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def pads(config: EncoderConfig) -> bool:
-    """Whether in other projects a recording's outputs do not depend on its padding: they take group
-    norm over the padded waveform, and each convolution of a stack sees what the one before gave
-    behind a recording's end."""
+    """Whether in other projects a recording's outputs do not depend on its padding.
+
+    There they do at two places, and nowhere else: group norm takes mean and variance of the padded
+    waveform, and each convolution of a position stack sees what the one before gave behind a
+    recording's end (its last (layers - 1) * (kernel // 2) frames in the transformer's input, from
+    where attention carries it everywhere). Here padding changes nothing, as if each recording was
+    alone; that is what the certificate compares.
+    """
     return config.frontend.norm == "layer" and config.position_layers == 1
 
 

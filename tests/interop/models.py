@@ -68,6 +68,16 @@ def build(architecture: str, layout: str | None = None, **settings: object) -> n
     return model
 
 
+def filled(model: nn.Module) -> nn.Module:
+    """A large model that was outlined on the meta device, with values: for its own initial weights
+    it would take many seconds."""
+    model.to_empty(device="cpu")
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0) if parameter.dim() == 1 else parameter.data.uniform_(-0.1, 0.1)
+    return model.eval()
+
+
 def save(
     model: nn.Module,
     folder: Path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,7 +47,12 @@ from tests.interop.fairseq_files import (
     omega,
     save,
 )
-from tests.interop.models import build
+from tests.interop.models import build, filled
+from tests.interop.padding import (
+    assert_real_frames_agree,
+    padded_batch,
+    states_in_sight_of_padding,
+)
 
 LENGTHS = [9000, 5300]
 CLUSTERS = 9
@@ -74,11 +81,14 @@ def heads_of(name: str, model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def make(name: str, folder: Path, layout: str = "post") -> tuple[nn.Module, Path]:
+def make(
+    name: str, folder: Path, layout: str = "post", *, normalize: bool = True
+) -> tuple[nn.Module, Path]:
     """A transformers model and the same model in a file of fairseq."""
     model = build(CLASSES[name], layout, vocab_size=len(SYMBOLS))
     folder.mkdir(exist_ok=True)
-    return model, save(checkpoint_of(model, heads_of(name, model)), folder / "checkpoint_best.pt")
+    checkpoint = checkpoint_of(model, heads_of(name, model), normalize=normalize)
+    return model, save(checkpoint, folder / "checkpoint_best.pt")
 
 
 def waveforms_of(*lengths: int) -> list[Tensor]:
@@ -114,6 +124,7 @@ def test_hidden_states_at_every_layer(name: str, layout: str, tmp_path: Path) ->
     model, file = make(name, tmp_path, layout)
     certificate, notes = import_model(str(file), tmp_path / "model")
     assert (certificate.status, notes) == ("proven", [])
+    assert ("heads of pretraining" in certificate.note) == (not name.endswith("ctc"))
     encoder, batch = load_encoder(tmp_path / "model"), collate(waveforms_of(*LENGTHS))
     inputs = encoder.project(encoder.normalize(encoder.extract(batch.waveforms, batch.lengths)))
     _, states = encoder.contextualize(inputs, num_frames(batch.lengths), layers=True)
@@ -126,6 +137,20 @@ def test_hidden_states_at_every_layer(name: str, layout: str, tmp_path: Path) ->
         for ours, expected, length in zip(state, rows, LENGTHS, strict=True):
             frames = num_frames(length)
             torch.testing.assert_close(ours[:frames], expected[:frames], rtol=1e-5, atol=1e-5)
+
+
+@every_model
+@both_layouts
+@torch.no_grad()
+def test_padded_batch(name: str, layout: str, tmp_path: Path) -> None:
+    """Whatever the layout: where both sides hear the same of the padding, all layers agree."""
+    model, file = make(name, tmp_path, layout, normalize=False)
+    import_model(str(file), tmp_path / "model")
+    batch = padded_batch()
+    mask = torch.arange(batch.waveforms.shape[1]) < batch.lengths[:, None]
+    theirs = model(batch.waveforms, attention_mask=mask.long(), output_hidden_states=True)
+    ours = states_in_sight_of_padding(load_encoder(tmp_path / "model"), batch)
+    assert_real_frames_agree(ours, theirs.hidden_states, batch)
 
 
 @both_layouts
@@ -212,6 +237,24 @@ def test_comes_out_bit_for_bit(name: str, tmp_path: Path) -> None:
     import_model(str(tmp_path / "out" / "checkpoint.pt"), tmp_path / "back")
     weights = [(tmp_path / f / "model.safetensors").read_bytes() for f in ("model", "back")]
     assert weights[0] == weights[1]
+
+
+def test_base_size(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = transformers.Wav2Vec2ForPreTraining(transformers.Wav2Vec2Config())
+    file = save(checkpoint_of(filled(model), normalize=False), tmp_path / "checkpoint_best.pt")
+    del model
+    certificate, _ = import_model(str(file), tmp_path / "model")
+    assert certificate.status == "proven"
+    assert len(certificate.differences) == 12
+    sizes = load_encoder(tmp_path / "model").config
+    assert (sizes.dim, sizes.layers, sizes.heads, sizes.ffn_dim) == (768, 12, 12, 3072)
+    export_model(tmp_path / "model", tmp_path / "out")
+    files = (file, tmp_path / "out" / "checkpoint.pt")
+    before, after = (torch.load(f, weights_only=True)["model"] for f in files)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[tensor]) for tensor, value in before.items())
+    shutil.rmtree(tmp_path)  # 1.1 GB
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "wav2vec_ctc"])

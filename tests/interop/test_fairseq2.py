@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,12 @@ from speechssl.models.folder import (
 from speechssl.models.frontend import FrontendConfig, normalize_waveforms
 from speechssl.models.presets import encoder_config as preset_config
 from speechssl.objectives import build_objective
+from tests.interop.models import filled
+from tests.interop.padding import (
+    assert_real_frames_agree,
+    padded_batch,
+    states_in_sight_of_padding,
+)
 from tests.models.reference import randomize
 
 SYMBOLS = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"ETAOIN'"]
@@ -205,6 +212,21 @@ def test_every_layer_and_ctc_of_a_padded_batch(family: str, layout: str, tmp_pat
 
 @both_layouts
 @torch.no_grad()
+def test_padded_batch(layout: str, tmp_path: Path) -> None:
+    """Whatever the layout: where both sides hear the same of the padding, all layers agree."""
+    config = small_config("wav2vec2", layout)
+    model = build(config)
+    folder = save(model, config, tmp_path / "fs2", normalize_waveform=False)
+    import_model(str(folder), tmp_path / "model")
+    batch = padded_batch()
+    padded = BatchLayout.of(batch.waveforms, batch.lengths.tolist())
+    theirs, _ = their_outputs(model, batch.waveforms, padded, {})
+    ours = states_in_sight_of_padding(load_encoder(tmp_path / "model"), batch)
+    assert_real_frames_agree(ours, list(theirs.values()), batch)
+
+
+@both_layouts
+@torch.no_grad()
 def test_pretraining_loss_as_fairseq2_computes_it(layout: str, tmp_path: Path) -> None:
     """The whole loss: contrastive, diversity, and the penalty on the features."""
     config = small_config("wav2vec2", layout)
@@ -274,16 +296,19 @@ def test_base_size(tmp_path: Path) -> None:
     config = get_wav2vec2_model_hub().get_arch_config("base")
     with torch.device("meta"):
         model = create_wav2vec2_model(config)
-    model.to_empty(device="cpu")
-    model.quantizer.num_updates.zero_()
-    for parameter in model.parameters():
-        parameter.data.fill_(1.0) if parameter.dim() == 1 else parameter.data.uniform_(-0.1, 0.1)
-    folder = save(model, config, tmp_path / "fs2", model_arch="base", model_config={})
+    filled(model).quantizer.num_updates.zero_()
+    name = "model.safetensors"
+    folder = save(model, config, tmp_path / "fs2", name=name, model_arch="base", model_config={})
     certificate, _ = import_model(str(folder), tmp_path / "model")
     assert certificate.status == "proven"
     assert len(certificate.differences) == 14
     expected = preset_config("base", {"input_dropout": 0.0})
     assert load_encoder(tmp_path / "model").config == expected
+    export_model(tmp_path / "model", tmp_path / "out")
+    before, after = (load_file(f / name) for f in (folder, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[tensor]) for tensor, value in before.items())
+    shutil.rmtree(tmp_path)  # 1.1 GB
 
 
 @pytest.mark.parametrize("key", OMNILINGUAL, ids=":".join)

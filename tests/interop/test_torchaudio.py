@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ from speechssl.models.folder import (
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective
 from speechssl.objectives.clusters import Clusters
-from tests.interop.models import PLAIN, edit
+from tests.interop.models import PLAIN, edit, filled
+from tests.interop.padding import (
+    assert_real_frames_agree,
+    padded_batch,
+    states_in_sight_of_padding,
+)
 from tests.interop.torchaudio_models import EXTRA, LABELS, LAYOUTS, SIZES, build, save
 
 LENGTHS = [9000, 5300]
@@ -72,12 +78,20 @@ def test_hidden_states_at_every_layer(factory: str, layout: str, tmp_path: Path)
         alone = their_states(model, batch.waveforms[row : row + 1, :length], None)
         for ours, theirs in zip(states[1:], alone, strict=True):
             torch.testing.assert_close(ours[row, :count], theirs[0], rtol=1e-5, atol=1e-5)
-    if (factory, layout) == ("wav2vec2_model", "pre"):  # the only one that takes padding
-        together = their_states(model, batch.waveforms, batch.lengths)
-        for ours, theirs in zip(states[1:], together):
-            torch.testing.assert_close(ours[0], theirs[0], rtol=1e-5, atol=1e-5)
-            count = int(counts[1])
-            torch.testing.assert_close(ours[1, :count], theirs[1, :count], rtol=1e-5, atol=1e-5)
+
+
+@recognisers
+@both_layouts
+@torch.no_grad()
+def test_padded_batch(factory: str, layout: str, tmp_path: Path) -> None:
+    """Whatever the layout: where both sides hear the same of the padding, all layers agree.
+    torchaudio's WavLM takes no lengths and hears all of it."""
+    model, description = build(factory, layout)
+    import_model(str(save(model, tmp_path / "ta", description)), tmp_path / "m")
+    batch, told = padded_batch(), factory != "wavlm_model"
+    theirs = their_states(model, batch.waveforms, batch.lengths if told else None)
+    _, *ours = states_in_sight_of_padding(load_encoder(tmp_path / "m"), batch, masked=told)
+    assert_real_frames_agree(ours, theirs, batch)
 
 
 @recognisers
@@ -194,10 +208,7 @@ def test_base_size_named_as_a_pipelines_file(tmp_path: Path) -> None:
     bundle = torchaudio.pipelines.WAV2VEC2_ASR_BASE_960H
     with torch.device("meta"):
         model = torchaudio.models.wav2vec2_model(**{**bundle._params, "aux_num_out": 32})
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        parameter.data.fill_(1.0) if parameter.dim() == 1 else parameter.data.uniform_(-0.1, 0.1)
-    model.aux.bias.data.normal_()
+    filled(model).aux.bias.data.normal_()
     file = tmp_path / "wav2vec2_fairseq_base_ls960_asr_ls960.pth"
     torch.save(model.state_dict(), file)
     assert recognises(str(file))
@@ -208,7 +219,14 @@ def test_base_size_named_as_a_pipelines_file(tmp_path: Path) -> None:
     assert tokens.symbols[1:] == list(bundle.get_labels()[1:])
     kept = [row for row in range(32) if row not in (1, 2, 3)]
     assert torch.equal(recogniser.head.bias, model.aux.bias[kept])
-    file.unlink()
+    export_model(tmp_path / "model", tmp_path / "out")
+    after = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
+    before = model.state_dict()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        value = value[kept] if name.startswith("aux.") else value
+        assert torch.equal(value, after[name]), name
+    shutil.rmtree(tmp_path)  # 1.1 GB
 
 
 @pytest.mark.parametrize("name", ["HUBERT_BASE", "WAVLM_LARGE", "VOXPOPULI_ASR_BASE_10K_DE"])

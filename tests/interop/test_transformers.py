@@ -41,7 +41,12 @@ from speechssl.models.folder import (
 from speechssl.models.frontend import normalize_waveforms
 from speechssl.models.presets import encoder_config
 from speechssl.objectives.contrastive import Contrastive, ContrastiveConfig
-from tests.interop.models import PLAIN, VOCABULARY, build, edit, layouts, save
+from tests.interop.models import PLAIN, VOCABULARY, build, edit, filled, layouts, save
+from tests.interop.padding import (
+    assert_real_frames_agree,
+    padded_batch,
+    states_in_sight_of_padding,
+)
 
 LENGTHS = [9000, 5300]
 both_layouts = pytest.mark.parametrize("layout", ["post", "pre"])
@@ -95,6 +100,66 @@ def test_hidden_states_at_every_layer(architecture: str, layout: str, tmp_path: 
         for ours, theirs in zip(real(state, LENGTHS), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert len(states) == len(found[0])
+
+
+@every_class
+@torch.no_grad()
+def test_padded_batch_with_attention_mask(architecture: str, layout: str, tmp_path: Path) -> None:
+    """Whatever the layout: where both sides hear the same of the padding, all layers agree."""
+    model = build(architecture, layout)
+    import_transformers(str(save(model, tmp_path / "hf", normalize=False)), tmp_path / "model")
+    batch = padded_batch()
+    mask = torch.arange(batch.waveforms.shape[1]) < batch.lengths[:, None]
+    theirs = model(batch.waveforms, attention_mask=mask.long(), output_hidden_states=True)
+    ours = states_in_sight_of_padding(load_encoder(tmp_path / "model"), batch)
+    assert_real_frames_agree(ours, theirs.hidden_states, batch)
+
+
+@pytest.mark.parametrize("architecture", ["Wav2Vec2Model", "HubertModel", "WavLMModel"])
+@torch.no_grad()
+def test_padded_batch_as_transformers_wants_it_with_group_norm(
+    architecture: str, tmp_path: Path
+) -> None:
+    """Its documentation asks for zeros and no attention mask: the padding is part of the recording,
+    in ours if the lengths say so."""
+    model = build(architecture, "post")
+    folder = save(model, tmp_path / "hf")
+    import_transformers(str(folder), tmp_path / "model")
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    batch = padded_batch()
+    waveforms = [row[:length].numpy() for row, length in zip(batch.waveforms, batch.lengths)]
+    inputs = extractor(waveforms, sampling_rate=16_000, padding=True, return_tensors="pt")
+    assert list(inputs) == ["input_values"]
+    theirs = model(**inputs, output_hidden_states=True).hidden_states
+    encoder = load_encoder(tmp_path / "model")
+    assert encoder.config.frontend.normalize_waveform
+    ours = states_in_sight_of_padding(encoder, batch, masked=False)
+    for state, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(state, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_where_the_padding_shows_in_data2vec(tmp_path: Path) -> None:
+    """A convolution gives something behind a recording's end, and the next one sees it: of the
+    transformer's input, the last frames of the shorter recording are others than without padding.
+    From there attention carries it everywhere."""
+    model = build("Data2VecAudioModel")
+    import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
+    batch = collate(waveforms_of(*LENGTHS))
+    frames = num_frames(batch.lengths)
+    encoder = load_encoder(tmp_path / "model")
+    inputs = encoder.project(encoder.normalize(encoder.extract(batch.waveforms, batch.lengths)))
+    _, ours = encoder.contextualize(inputs, frames, layers=True)
+    [inputs] = their_batches("pre", waveforms_of(*LENGTHS))
+    theirs = model(**inputs, output_hidden_states=True).hidden_states
+    seen = (encoder.config.position_layers - 1) * (encoder.config.position_kernel // 2)
+    end = int(frames[1])
+    for state, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(state[0], expected[0], rtol=1e-5, atol=1e-5)
+    differences = (ours[0] - theirs[0])[1].abs().amax(-1)
+    assert differences[: end - seen].max() < 1e-5
+    assert differences[end - seen : end].min() > 1e-4
+    assert (ours[1] - theirs[1])[1, :end].abs().amax(-1).min() > 1e-4
 
 
 @both_layouts
@@ -192,23 +257,40 @@ def test_comes_out_bit_for_bit(architecture: str, layout: str, tmp_path: Path) -
         assert ours == theirs, file.name
 
 
-def test_base_size(tmp_path: Path) -> None:
-    with torch.device("meta"):  # transformers takes ten seconds for its own initial weights
-        model = transformers.HubertModel(transformers.HubertConfig())
-    model.to_empty(device="cpu")
-    for parameter in model.parameters():
-        parameter.data.fill_(1.0) if parameter.dim() == 1 else parameter.data.uniform_(-0.1, 0.1)
-    certificate, _ = import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
+@pytest.mark.parametrize(
+    ("architecture", "outputs", "changes"),
+    [
+        ("Wav2Vec2ForPreTraining", 14, {}),
+        ("HubertModel", 13, {}),
+        ("WavLMModel", 13, {"relative_buckets": 320}),
+        ("Data2VecAudioModel", 13, {"position_layers": 5, "position_kernel": 19}),
+    ],
+)
+def test_base_size(
+    architecture: str, outputs: int, changes: dict[str, int], tmp_path: Path
+) -> None:
+    kind = getattr(transformers, architecture)
+    with torch.device("meta"):
+        model = kind(kind.config_class())
+    source = save(filled(model), tmp_path / "hf")
+    del model
+    certificate, _ = import_transformers(str(source), tmp_path / "model")
     assert certificate.status == "proven"
-    assert len(certificate.differences) == 13
+    assert len(certificate.differences) == outputs
+    frontend = {"normalize_waveform": True, "norm": "layer" if "Data" in architecture else "group"}
     assert load_encoder(tmp_path / "model").config == dataclasses.replace(
-        encoder_config("base", {"frontend": {"normalize_waveform": True}}),
+        encoder_config("base", {"frontend": frontend}),
         activation_dropout=0.1,
         input_dropout=0.0,
         layer_drop=0.1,
         frontend_gradient=1.0,
+        **changes,
     )
-    shutil.rmtree(tmp_path)  # 750 MB
+    export_transformers(tmp_path / "model", tmp_path / "out")
+    before, after = (load_file(tmp_path / f / "model.safetensors") for f in ("hf", "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    shutil.rmtree(tmp_path)  # 1.1 GB
 
 
 def test_files_can_be_read_by_others(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from speechssl.interop.conversion import Ours, alone, outputs
 from speechssl.interop.fairseq.layout import Settings, parse_convolutions
 from speechssl.models.ctc import CTCModel
 from speechssl.models.frontend import normalize_waveforms
+from speechssl.objectives.base import Objective
 
 
 @torch.no_grad()
@@ -32,47 +33,49 @@ def certify(ours: Ours, settings: Settings, tensors: Mapping[str, Tensor]) -> Ce
     found = outputs(ours, batch, {})
     found.pop("layer 0")  # which torchaudio does not give
     theirs: dict[str, list[Tensor]] = {name: [] for name in found}
+    head, model.aux = model.aux, None
     for row in range(len(batch.lengths)):
         waveform, length = alone(batch, row)
         if ours.encoder.config.frontend.normalize_waveform:
             waveform = normalize_waveforms(waveform, length)
         states, _ = model.extract_features(waveform)
-        logits, _ = model(waveform)
-        for number, state in enumerate(states[:-1], start=1):
+        context, _ = model(waveform)  # the last state, behind the norm that there may be
+        for number, state in enumerate([*states[:-1], context], start=1):
             theirs[f"layer {number}"].append(state[0])
-        aux, model.aux = model.aux, None
-        theirs[f"layer {len(states)}"].append(model(waveform)[0][0])
-        model.aux = aux
-        if isinstance(ours.model, CTCModel):
-            theirs["log-probabilities"].append(logits[0].log_softmax(-1)[:, ours.order])
+        if head is not None:
+            log_probs = head(context[0]).log_softmax(-1)
+            theirs["log-probabilities"].append(log_probs[:, ours.order])
     library = f"torchaudio {torchaudio.__version__}'s form of fairseq's network"
     note = "the probe recordings, padded on our side, one by one on the other"
+    if isinstance(ours.objective, Objective):
+        note += "; the heads of pretraining, which its form does not have, were not compared"
     return compare(found, {name: torch.cat(parts) for name, parts in theirs.items()}, library, note)
 
 
 def _torchaudio_model(ours: Ours, settings: Settings, tensors: Mapping[str, Tensor]) -> Any:
     layer_norm = settings.extractor_mode == "layer_norm"
     ctc = isinstance(ours.model, CTCModel)
-    model = torchaudio.models.wav2vec2_model(
-        extractor_mode="layer_norm" if layer_norm else "group_norm",
-        extractor_conv_layer_config=parse_convolutions(settings.conv_feature_layers),
-        extractor_conv_bias=settings.conv_bias,
-        encoder_embed_dim=settings.encoder_embed_dim,
-        encoder_projection_dropout=0.0,
-        encoder_pos_conv_kernel=settings.conv_pos,
-        encoder_pos_conv_groups=settings.conv_pos_groups,
-        encoder_num_layers=settings.encoder_layers,
-        encoder_num_heads=settings.encoder_attention_heads,
-        encoder_attention_dropout=0.0,
-        encoder_ff_interm_features=settings.encoder_ffn_embed_dim,
-        encoder_ff_interm_dropout=0.0,
-        encoder_dropout=0.0,
-        encoder_layer_norm_first=settings.layer_norm_first,
-        encoder_layer_drop=0.0,
-        aux_num_out=ours.model.vocabulary_size if ctc else None,
-    )
+    with torch.device("meta"):  # no initial weights are drawn
+        model = torchaudio.models.wav2vec2_model(
+            extractor_mode="layer_norm" if layer_norm else "group_norm",
+            extractor_conv_layer_config=parse_convolutions(settings.conv_feature_layers),
+            extractor_conv_bias=settings.conv_bias,
+            encoder_embed_dim=settings.encoder_embed_dim,
+            encoder_projection_dropout=0.0,
+            encoder_pos_conv_kernel=settings.conv_pos,
+            encoder_pos_conv_groups=settings.conv_pos_groups,
+            encoder_num_layers=settings.encoder_layers,
+            encoder_num_heads=settings.encoder_attention_heads,
+            encoder_attention_dropout=0.0,
+            encoder_ff_interm_features=settings.encoder_ffn_embed_dim,
+            encoder_ff_interm_dropout=0.0,
+            encoder_dropout=0.0,
+            encoder_layer_norm_first=settings.layer_norm_first,
+            encoder_layer_drop=0.0,
+            aux_num_out=ours.model.vocabulary_size if ctc else None,
+        )
     named = {name.removeprefix("w2v_encoder."): value for name, value in tensors.items()}
     converted = import_fairseq._convert_state_dict(named)
     converted.pop("label_embs_concat", None)
-    model.load_state_dict(converted)
+    model.load_state_dict(converted, assign=True)
     return model.eval()

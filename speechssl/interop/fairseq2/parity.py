@@ -31,8 +31,9 @@ def certify(ours: Ours, config: Config, tensors: Mapping[str, Tensor]) -> Certif
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         draws = ours.objective.draw(batch) if isinstance(ours.objective, Objective) else {}
+    with torch.device("meta"):  # no initial weights are drawn
         model = create(config).eval()
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, assign=True)
     found = outputs(ours, batch, draws)
     theirs: dict[str, list[Tensor]] = {}
     losses = []

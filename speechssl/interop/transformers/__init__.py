@@ -5,11 +5,12 @@ forms of ``Encoder``; config.json says which. ``Wav2Vec2ForPreTraining`` adds wh
 owns (the others have no class for pretraining); ``...ForCTC`` add the head of ``CTCModel``. Reading
 and writing needs nothing of transformers; comparing outputs needs it installed.
 
-``layout``      settings and names of tensors on both sides
-``vocabulary``  the tokenizer's files and ``Tokens``
-``parity``      both sides compute the same recordings
-``reading``     from their folder to a model folder
-``writing``     from a model folder to theirs
+``layout``        settings and names of tensors on both sides
+``preprocessor``  what happens to a waveform before the model sees it
+``vocabulary``    the tokenizer's files and ``Tokens``
+``parity``        both sides compute the same recordings
+``reading``       from their folder to a model folder
+``writing``       from a model folder to theirs
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from speechssl.models.encoder import EncoderConfig
 from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES
 from speechssl.objectives.contrastive import ContrastiveConfig
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 KEPT = "transformers"
 """Folder inside an imported model folder with the JSON files that it came with."""

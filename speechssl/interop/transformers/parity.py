@@ -17,7 +17,8 @@ from speechssl.errors import CheckpointError
 from speechssl.frames import SAMPLE_RATE, num_frames
 from speechssl.interop.certificate import Certificate, compare, probe, unproven
 from speechssl.interop.conversion import Ours, outputs, pads, probe_note, real_frames
-from speechssl.interop.transformers.layout import EXTRA, PREPROCESSOR
+from speechssl.interop.transformers.layout import EXTRA
+from speechssl.interop.transformers.preprocessor import find_preprocessor
 from speechssl.models.ctc import CTCModel
 from speechssl.objectives.base import Objective
 
@@ -104,7 +105,7 @@ def _load_theirs(ours: Ours, library: Any, folder: Path, architecture: str) -> t
         model, report = kind.from_pretrained(
             folder, local_files_only=True, output_loading_info=True
         )
-        if (folder / PREPROCESSOR).is_file():
+        if find_preprocessor(folder) is not None:
             extract = extractor.from_pretrained(folder, local_files_only=True)
         else:
             extract = extractor(do_normalize=ours.encoder.config.frontend.normalize_waveform)

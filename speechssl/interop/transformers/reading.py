@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from tqdm import tqdm
 
 from speechssl.errors import CheckpointError, ConfigError, MissingExtraError
 from speechssl.files import sha256
-from speechssl.frames import SAMPLE_RATE
 from speechssl.interop.certificate import Certificate
 from speechssl.interop.conversion import Ours, fill_from_theirs
 from speechssl.interop.folders import write_imported
@@ -23,7 +21,6 @@ from speechssl.interop.transformers.layout import (
     FAMILIES,
     FIXED,
     KEPT,
-    PREPROCESSOR,
     WEIGHTS,
     Settings,
     contrastive_config,
@@ -33,6 +30,8 @@ from speechssl.interop.transformers.layout import (
     renames,
 )
 from speechssl.interop.transformers.parity import certify
+from speechssl.interop.transformers.preprocessor import FILES as PREPROCESSOR_FILES
+from speechssl.interop.transformers.preprocessor import read_preprocessor
 from speechssl.interop.transformers.vocabulary import FILES as TOKENIZER_FILES
 from speechssl.interop.transformers.vocabulary import Vocabulary, read_vocabulary
 from speechssl.interop.weights import REMEDY, read_json, read_weights
@@ -52,16 +51,16 @@ def import_transformers(source: str, model_dir: Path) -> tuple[Certificate, list
     """
     folder = find_source(source)
     architecture, settings = _read_config(folder / CONFIG)
-    normalize, notes = _read_preprocessor(folder / PREPROCESSOR, settings)
+    normalize, notes = read_preprocessor(folder, settings.feat_extract_norm)
     is_ctc = ARCHITECTURES[architecture][1] == "ctc"
     vocabulary = read_vocabulary(folder, settings.vocab_size) if is_ctc else None
     ours = _outline(architecture, settings, normalize, vocabulary, folder / CONFIG)
-    files = _weight_files(folder)
+    files = _weight_files(fetch_weights(source, folder))
     given = _read_tensors(files, architecture)
     where = f"the settings of {CONFIG}"
     notes += fill_from_theirs(ours, renames(architecture), given, str(folder), where)
     certificate = certify(ours, folder, architecture)
-    kept = (CONFIG, PREPROCESSOR, *(TOKENIZER_FILES if vocabulary else ()))
+    kept = (CONFIG, *PREPROCESSOR_FILES, *(TOKENIZER_FILES if vocabulary else ()))
     write_imported(
         model_dir,
         ours,
@@ -80,7 +79,8 @@ def import_transformers(source: str, model_dir: Path) -> tuple[Certificate, list
 
 
 def find_source(source: str) -> Path:
-    """The local folder ``source``, or the download of the hub's model of that name."""
+    """The local folder ``source``, or the hub's model of that name without its weights: there may
+    be gigabytes of them, so they are fetched once everything else has a counterpart."""
     path = Path(source)
     if path.is_dir():
         return path
@@ -88,24 +88,36 @@ def find_source(source: str) -> Path:
         raise CheckpointError(f"{source}: is a file; give the folder that holds it and {CONFIG}.")
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
         raise CheckpointError(f"{source}: no such folder; give a folder with {CONFIG} and weights.")
+    return _fetch(source, "*.json")
+
+
+def fetch_weights(source: str, folder: Path) -> Path:
+    """``folder``, which ``find_source`` found for ``source``, with its weights."""
+    if Path(source).is_dir():
+        return folder
+    folder = _fetch(source, "model*.safetensors", folder.name)
+    if not any(folder.glob("model*.safetensors")):
+        folder = _fetch(source, "pytorch_model*.bin", folder.name)
+    return folder
+
+
+def _fetch(name: str, pattern: str, revision: str | None = None) -> Path:
+    """The folder of the hub's cache with the files ``pattern`` of the model ``name``."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise MissingExtraError(
-            f"{source}: no such folder; to fetch the model of this name from the Hugging Face "
+            f"{name}: no such folder; to fetch the model of this name from the Hugging Face "
             f"hub, install huggingface_hub (pip install 'speechssl[{EXTRA}]')."
         ) from None
     try:
-        folder = snapshot_download(source, allow_patterns=["*.json", "model*.safetensors"])
-        if not any(Path(folder).glob("*.safetensors")):
-            folder = snapshot_download(source, allow_patterns=["*.json", "pytorch_model*.bin"])
+        return Path(snapshot_download(name, revision=revision, allow_patterns=pattern))
     except (OSError, ValueError) as error:
         problem = " ".join(str(error).split())[:200].rstrip(". ")
         raise CheckpointError(
-            f"{source}: is no folder here and cannot be fetched from the Hugging Face hub "
+            f"{name}: is no folder here and cannot be fetched from the Hugging Face hub "
             f"({problem}); check name and network, or copy the files and give their folder."
         ) from None
-    return Path(folder)
 
 
 def _read_config(file: Path) -> tuple[str, Settings]:
@@ -133,34 +145,6 @@ def _read_config(file: Path) -> tuple[str, Settings]:
             "builds the model without one."
         )
     return names[0], settings
-
-
-def _read_preprocessor(file: Path, settings: Settings) -> tuple[bool, list[str]]:
-    """Whether waveforms are normalised first, and a note where that had to be assumed.
-
-    Without the file it is assumed as in fairseq's own models: with layer norm in the frontend
-    only. With group norm there it hardly matters, because the frames do not depend on loudness.
-    """
-    if not file.is_file():
-        normalize = settings.feat_extract_norm == "layer"
-        verb = "normalises" if normalize else "does not normalise"
-        return normalize, [
-            f"there is no {PREPROCESSOR}: assumed that the model {verb} waveforms, as is usual "
-            f"with {settings.feat_extract_norm} norm"
-        ]
-    values = read_json(file)
-    allowed: dict[str, tuple[Any, ...]] = {
-        "feature_extractor_type": ("Wav2Vec2FeatureExtractor",),
-        "sampling_rate": (SAMPLE_RATE,),
-        "feature_size": (1,),
-        "do_normalize": (True, False),
-    }
-    for name, choices in allowed.items():
-        if values.get(name, choices[0]) not in choices:
-            raise CheckpointError(
-                f"{file}: {name} is {values[name]!r}; only {choices[0]!r} has a counterpart."
-            )
-    return bool(values.get("do_normalize", True)), []
 
 
 def _outline(

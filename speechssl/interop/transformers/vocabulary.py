@@ -25,6 +25,7 @@ ADDED = "added_tokens.json"
 FILES = (VOCABULARY, TOKENIZER, SPECIAL, ADDED)
 
 _TOKENIZER_CLASS = "Wav2Vec2CTCTokenizer"
+_OLD_TOKENIZER_CLASS = "Wav2Vec2Tokenizer"  # its name until 2021, which old folders still have
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def write_vocabulary(tokens: Tokens) -> dict[str, str]:
 def _check_settings(settings: dict[str, Any], where: Path) -> None:
     """Raises ``CheckpointError`` for a setting that has no counterpart."""
     allowed = {
-        "tokenizer_class": (None, _TOKENIZER_CLASS),
+        "tokenizer_class": (None, _TOKENIZER_CLASS, _OLD_TOKENIZER_CLASS),
         "target_lang": (None,),
         "replace_word_delimiter_char": (None, " "),
     }

@@ -27,7 +27,6 @@ from speechssl.interop.transformers.layout import (
     ARCHITECTURES,
     CONFIG,
     KEPT,
-    PREPROCESSOR,
     WEIGHTS,
     Task,
     contrastive_settings,
@@ -37,6 +36,7 @@ from speechssl.interop.transformers.layout import (
     renames,
 )
 from speechssl.interop.transformers.parity import certify
+from speechssl.interop.transformers.preprocessor import PREPROCESSOR, write_preprocessor
 from speechssl.interop.transformers.vocabulary import FILES as TOKENIZER_FILES
 from speechssl.interop.transformers.vocabulary import (
     VOCABULARY,
@@ -79,7 +79,7 @@ def export_transformers(model_dir: Path, out: Path) -> tuple[Certificate, list[s
         with atomic_path(fresh / WEIGHTS[0]) as file:  # safetensors lets only the owner read
             save_file(tensors, file, metadata={"format": "pt"})
         (fresh / CONFIG).write_text(_json(config), encoding="utf-8")
-        preprocessor = _preprocessor(loaded, ours.encoder.config)
+        preprocessor = write_preprocessor(ours.encoder.config.frontend, loaded.path / KEPT)
         (fresh / PREPROCESSOR).write_text(_json(preprocessor), encoding="utf-8")
         for name, text in tokenizer.items():
             (fresh / name).write_text(text, encoding="utf-8")
@@ -141,20 +141,6 @@ def _describe(
     ours.order = list(range(size))
     own = {"vocab_size": size, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
     return config | own, write_vocabulary(loaded.tokens)
-
-
-def _preprocessor(loaded: LoadedModel, config: EncoderConfig) -> dict[str, Any]:
-    """preprocessor_config.json."""
-    frontend = config.frontend
-    fresh = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
-        "feature_size": 1,
-        "sampling_rate": SAMPLE_RATE,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": frontend.norm == "layer",
-    }
-    return (_kept(loaded, PREPROCESSOR) or fresh) | {"do_normalize": frontend.normalize_waveform}
 
 
 def _kept(loaded: LoadedModel, name: str) -> dict[str, Any]:
