@@ -3,9 +3,9 @@
     python -m tools.bench.many_files exp/many-files data/an4/test/cuts.jsonl.gz --files 1000
 
 Both get the same weights (a tiny network with the waveform frontend, drawn at random and exported)
-and the same files, both take a process from its start to its end, in turns. The pipeline gets
-the samples as arrays, so that it does not need FFmpeg, with its default batch of one file and with
-``--batch-size``.
+and the same files, both take a process from its start to its end, in turns, in fp32 (the default
+of both) and in bf16. The pipeline gets the samples as arrays, so that it does not need FFmpeg, with
+its default batch of one file and, in fp32, with ``--batch-size`` too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import save_model_folder
 from speechssl.models.presets import encoder_config
+from speechssl.provenance import commit
 from speechssl.tables import table
 
 OURS = "speechssl transcribe"
@@ -50,8 +51,8 @@ import soundfile, transformers
 from transformers import pipeline
 
 transformers.utils.logging.set_verbosity_error()
-model, audio, out, size = sys.argv[1:]
-recognize = pipeline("automatic-speech-recognition", model=model)
+model, audio, out, size, dtype = sys.argv[1:]
+recognize = pipeline("automatic-speech-recognition", model=model, dtype=dtype)
 paths = sorted(Path(audio).iterdir())
 
 def samples():
@@ -81,35 +82,51 @@ def main(out: Path, cuts: Path, files: int, rounds: int, batch_size: int) -> Non
         raise ConfigError(f"{out}: exists; give a new folder.")
     audio = collect(cuts, out / "audio", files)
     make_models(out / "model", out / "exported")
-    settings = dict.fromkeys([1, batch_size])
-    commands = {OURS: _ours(out)} | {
-        f"transformers, batch of {size}": _theirs(out, size) for size in settings
+    commands: dict[tuple[str, str], list[str]] = {
+        (OURS, "fp32"): _ours(out, "fp32"),
+        ("transformers, batch of 1", "fp32"): _theirs(out, 1, "fp32"),
+        (f"transformers, batch of {batch_size}", "fp32"): _theirs(out, batch_size, "fp32"),
+        (OURS, "bf16"): _ours(out, "bf16"),
+        ("transformers, batch of 1", "bf16"): _theirs(out, 1, "bf16"),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    seconds: dict[tuple[str, str], list[float]] = {system: [] for system in commands}
     for _ in range(rounds):
-        for name, command in commands.items():
+        for (name, dtype), command in commands.items():
             if name == OURS:
-                shutil.rmtree(out / "texts", ignore_errors=True)
+                shutil.rmtree(out / f"texts-{dtype}", ignore_errors=True)
             start = time.monotonic()
             subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-            seconds[name].append(time.monotonic() - start)
-    agreeing = count_equal(out)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    fastest = min(time for name, time in medians.items() if name != OURS)
+            seconds[name, dtype].append(time.monotonic() - start)
+    medians = {system: statistics.median(times) for system, times in seconds.items()}
+    ratios = {dtype: _ratio(medians, dtype) for dtype in ("fp32", "bf16")}
+    agreeing = {dtype: count_equal(out, dtype) for dtype in ("fp32", "bf16")}
     report = {
         "command": ["python", "-m", "tools.bench.many_files", *sys.argv[1:]],
+        "commit": commit(),
         "files": files,
         "audio_seconds": round(audio, 1),
-        "seconds": {name: [round(t, 1) for t in times] for name, times in seconds.items()},
-        "ratio_to_fastest": round(fastest / medians[OURS], 2),
-        "equal_texts": agreeing,
+        "systems": [
+            {"system": name, "dtype": dtype, "seconds": [round(t, 1) for t in times]}
+            for (name, dtype), times in seconds.items()
+        ],
+        "ratio_to_fastest": ratios,
+        "texts_equal_to_fp32_pipeline": agreeing,
     }
     write_text(out / "many_files.json", json.dumps(report, indent=2) + "\n")
-    rows = [["system", "seconds", "times real time"]]
-    rows += [[name, f"{time:.1f}", f"{audio / time:.0f}"] for name, time in medians.items()]
+    rows = [["system", "dtype", "seconds", "times real time"]]
+    rows += [[*system, f"{time:.1f}", f"{audio / time:.0f}"] for system, time in medians.items()]
     click.echo(table(rows))
-    click.echo(f"{report['ratio_to_fastest']} times the pipeline at its best; ", nl=False)
-    click.echo(f"{agreeing} of {files} texts are equal")
+    for dtype, ratio in ratios.items():
+        click.echo(
+            f"{dtype}: {ratio} times the pipeline at its best in {dtype}; {agreeing[dtype]} of "
+            f"{files} texts are those of the pipeline in fp32"
+        )
+
+
+def _ratio(medians: dict[tuple[str, str], float], dtype: str) -> float:
+    """How many times as fast as the fastest pipeline of the same dtype we are."""
+    peers = [time for (name, kind), time in medians.items() if kind == dtype and name != OURS]
+    return round(min(peers) / medians[OURS, dtype], 2)
 
 
 def collect(cuts: Path, folder: Path, files: int) -> float:
@@ -137,20 +154,23 @@ def make_models(folder: Path, exported: Path) -> None:
     load_project("transformers").export_model(folder, exported)
 
 
-def _ours(out: Path) -> list[str]:
+def _ours(out: Path, dtype: str) -> list[str]:
     command = [sys.executable, "-m", "speechssl.cli.main", "transcribe"]
-    return [*command, str(out / "model"), str(out / "audio"), "--output-dir", str(out / "texts")]
+    places = [out / "model", out / "audio", "--output-dir", out / f"texts-{dtype}"]
+    return [*command, *map(str, places), "--precision", dtype]
 
 
-def _theirs(out: Path, size: int) -> list[str]:
-    places = [out / "exported", out / "audio", out / f"pipeline-{size}.json"]
-    return [sys.executable, "-c", PIPELINE, *map(str, places), str(size)]
+def _theirs(out: Path, size: int, dtype: str) -> list[str]:
+    places = [out / "exported", out / "audio", out / f"pipeline-{size}-{dtype}.json"]
+    name = {"fp32": "float32", "bf16": "bfloat16"}[dtype]
+    return [sys.executable, "-c", PIPELINE, *map(str, places), str(size), name]
 
 
-def count_equal(out: Path) -> int:
-    """Files of which both wrote the same text, spaces aside."""
-    theirs = json.loads((out / "pipeline-1.json").read_text())
-    ours = {path.name.split(".")[0]: path.read_text() for path in (out / "texts").glob("*.txt")}
+def count_equal(out: Path, dtype: str) -> int:
+    """Files of which we in ``dtype`` and the pipeline in fp32 wrote the same, spaces aside."""
+    theirs = json.loads((out / "pipeline-1-fp32.json").read_text())
+    texts = (out / f"texts-{dtype}").glob("*.txt")
+    ours = {path.name.split(".")[0]: path.read_text() for path in texts}
     return sum("".join(ours[stem].split()) == "".join(theirs[stem].split()) for stem in theirs)
 
 
