@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import AudioError
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Computed = tuple[Tensor, Tensor]
 """The samples of a recording [S] and its log-probabilities [T, V]."""
@@ -41,15 +42,24 @@ def compute_batches(
             for item, samples in batch
         ]
 
-    at_once = batches_at_once(transcriber.device, len(batches))
+    yield from map_at_once(
+        compute, read_ahead(read, batches), batches_at_once(transcriber.device, len(batches))
+    )
+
+
+def map_at_once(
+    function: Callable[[Item], Result], items: Iterable[Item], at_once: int
+) -> Iterator[Result]:
+    """``function`` of each item, in order. If ``at_once`` is above 1, so many are computed at a
+    time in threads of one core each, which know nothing of the caller's autocast."""
     if at_once == 1:
-        yield from map(compute, read_ahead(read, batches))
+        yield from map(function, items)
         return
+    pending: deque[Future[Result]] = deque()
     with one_core_threads(at_once, "compute") as pool:
-        pending: deque[Future[list[tuple[Item, Computed | AudioError]]]] = deque()
         try:
-            for batch in read_ahead(read, batches):
-                pending.append(pool.submit(compute, batch))
+            for item in items:
+                pending.append(pool.submit(function, item))
                 if len(pending) > at_once:
                     yield pending.popleft().result()
             while pending:

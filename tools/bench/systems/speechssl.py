@@ -75,8 +75,9 @@ def finetune(setup: Setup) -> Work:
 
 
 def inference(setup: Setup) -> Work:
-    """Context vectors of files of mixed length, in the batches that decoding makes."""
+    """Context vectors of files of mixed length, in the batches that decoding makes and computes."""
     from speechssl.data.loading import sorted_batches
+    from speechssl.decoding.ahead import batches_at_once, map_at_once
 
     encoder = Encoder(setup.case.encoder)
     checked = "random weights"
@@ -92,11 +93,20 @@ def inference(setup: Setup) -> Work:
         batch.to(setup.device)
         batches.append(batch)
 
-    def run() -> None:
-        for batch in batches:
-            encoder(batch.waveforms, batch.lengths)
+    at_once = batches_at_once(setup.device, len(batches))
 
-    settings = f"sorted_batches of {seconds:g} s; {checked}"
+    def run() -> None:
+        bf16 = torch.is_autocast_enabled(setup.device.type)
+
+        @torch.inference_mode()
+        def encode(batch: SpeechBatch) -> None:
+            with torch.autocast(setup.device.type, torch.bfloat16, enabled=bf16):
+                encoder(batch.waveforms, batch.lengths)
+
+        for _ in map_at_once(encode, batches, at_once):
+            pass
+
+    settings = f"sorted_batches of {seconds:g} s, {at_once} at a time; {checked}"
     return Work(run, settings, [encoder], list(encoder.layers), _weights(encoder))
 
 
