@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from speechssl.data.threads import one_core_threads, read_ahead
+from speechssl.data.threads import read_ahead
+from speechssl.decoding.at_once import batches_at_once, map_at_once
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import AudioError
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 Computed = tuple[Tensor, Tensor]
 """The samples of a recording [S] and its log-probabilities [T, V]."""
-
-MOST_BATCHES = 8
-"""Batches computed at a time at most: each holds the activations of a network."""
 
 
 def compute_batches(
@@ -45,36 +39,3 @@ def compute_batches(
     yield from map_at_once(
         compute, read_ahead(read, batches), batches_at_once(transcriber.device, len(batches))
     )
-
-
-def map_at_once(
-    function: Callable[[Item], Result], items: Iterable[Item], at_once: int
-) -> Iterator[Result]:
-    """``function`` of each item, in order. If ``at_once`` is above 1, so many are computed at a
-    time in threads of one core each, which know nothing of the caller's autocast."""
-    if at_once == 1:
-        yield from map(function, items)
-        return
-    pending: deque[Future[Result]] = deque()
-    with one_core_threads(at_once, "compute") as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > at_once:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def batches_at_once(device: torch.device, batches: int) -> int:
-    """How many of ``batches`` to compute at a time.
-
-    Small networks get more done with one core for each batch than with all cores for one batch
-    (1.2 to 1.4 times on two cores, and several times where other programs keep a core busy), if
-    there are enough batches for all cores. A GPU computes one at a time.
-    """
-    cores = min(torch.get_num_threads(), MOST_BATCHES) if device.type == "cpu" else 1
-    return cores if batches >= cores else 1

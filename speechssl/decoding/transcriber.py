@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from speechssl.data.batch import collate
 from speechssl.data.streams import file_blocks
 from speechssl.data.text import SEPARATOR
+from speechssl.decoding.at_once import MOST_BATCHES, batches_at_once, map_at_once
 from speechssl.decoding.decoder import Decoder
 from speechssl.decoding.edges import LevelMeter
 from speechssl.decoding.greedy import GreedyDecoder
@@ -183,7 +184,7 @@ class Transcriber:
         results = [torch.empty(0, len(self.tokens)) for _ in waveforms]
         lengths = [num_frames(len(waveform)) for waveform in waveforms]
         short = [i for i, frames in enumerate(lengths) if 0 < frames <= self.window_frames]
-        for i, log_probs in zip(short, self._at_once([waveforms[i] for i in short])):
+        for i, log_probs in zip(short, self._together([waveforms[i] for i in short])):
             results[i] = log_probs
         for i, frames in enumerate(lengths):
             if frames > self.window_frames:
@@ -200,22 +201,30 @@ class Transcriber:
 
     def _window_log_probs(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor]]:
         """Each window with its kept frames, computed in batches."""
+        batches = self._batches(windows)
+        first = list(islice(batches, MOST_BATCHES))
+        at_once = batches_at_once(self.device, len(first))
+        for batch in map_at_once(self._compute, chain(first, batches), at_once):
+            yield from batch
+
+    def _batches(self, windows: Iterable[Window]) -> Iterator[list[Window]]:
+        """Neighbouring windows, up to ``batch_seconds`` together."""
         batch: list[Window] = []
         for window in windows:
             longest = max([len(window.samples), *(len(other.samples) for other in batch)])
             if batch and longest * (len(batch) + 1) > self.batch_seconds * SAMPLE_RATE:
-                yield from self._compute(batch)
+                yield batch
                 batch = []
             batch.append(window)
         if batch:
-            yield from self._compute(batch)
+            yield batch
 
-    def _compute(self, windows: list[Window]) -> Iterator[tuple[Window, Tensor]]:
-        for window, frames in zip(windows, self._at_once([w.samples for w in windows])):
-            yield window, frames[window.start : window.stop]
+    def _compute(self, windows: list[Window]) -> list[tuple[Window, Tensor]]:
+        log_probs = self._together([window.samples for window in windows])
+        return [(w, frames[w.start : w.stop]) for w, frames in zip(windows, log_probs)]
 
     @torch.inference_mode()
-    def _at_once(self, waveforms: list[Tensor]) -> list[Tensor]:
+    def _together(self, waveforms: list[Tensor]) -> list[Tensor]:
         if not waveforms:
             return []
         batch = collate(waveforms)

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from speechssl.decoding.ahead import MOST_BATCHES, batches_at_once, compute_batches
+from speechssl.decoding.ahead import compute_batches
+from speechssl.decoding.at_once import MOST_BATCHES, batches_at_once
 from speechssl.decoding.transcriber import Transcriber
+from speechssl.decoding.windows import WHOLE
 from speechssl.errors import AudioError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -71,3 +73,18 @@ def test_how_many_at_once(two_threads):
     assert batches_at_once(GPU, batches=100) == 1
     torch.set_num_threads(4 * MOST_BATCHES)
     assert batches_at_once(CPU, batches=100) == MOST_BATCHES
+
+
+def test_windows_of_a_long_recording(babbler, two_threads):
+    """Computed two at a time, in order: the same as one after the other."""
+    torch.manual_seed(4)
+    samples = 0.1 * torch.randn(100_000)
+    short = Transcriber(
+        babbler, device="cpu", window_frames=50, overlap_frames=20, batch_seconds=1.0
+    )
+    assert len(list(short._batches(short._windows([samples], (WHOLE,))))) > 4
+    found = list(short.stream_log_probs([samples]))
+    torch.set_num_threads(1)
+    expected = list(short.stream_log_probs([samples]))
+    assert [len(piece) for piece in found] == [len(piece) for piece in expected]
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected), atol=1e-4, rtol=1e-4)

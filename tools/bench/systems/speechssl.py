@@ -77,7 +77,7 @@ def finetune(setup: Setup) -> Work:
 def inference(setup: Setup) -> Work:
     """Context vectors of files of mixed length, in the batches that decoding makes and computes."""
     from speechssl.data.loading import sorted_batches
-    from speechssl.decoding.ahead import batches_at_once, map_at_once
+    from speechssl.decoding.at_once import batches_at_once, map_at_once
 
     encoder = Encoder(setup.case.encoder)
     checked = "random weights"
