@@ -7,6 +7,10 @@
 # equal seconds of audio; with --equal time each gets as many updates as fit the time that `clusters`
 # took for its own. Pretraining has one seed, fine-tuning several. An interrupted benchmark goes on
 # where it was; more objectives, minutes or seeds are added by naming them.
+#
+# OBJECTIVE@CORPUS pretrains on other recordings: @10 on those of the ten minutes of transcripts, @more
+# on all and those of the prepared corpus that --more names. A second figure then shows the error rate
+# over hours of recordings.
 
 fold="$exp/benchmark"
 if [ "$equal" = time ]; then fold="$exp/benchmark_time"; fi
@@ -42,17 +46,45 @@ print(max(50, 50 * round(updates / 50)))
 PY
 }
 
+# The corpus that OBJECTIVE or OBJECTIVE@CORPUS is pretrained on.
+recordings_of() {
+  case "$1" in
+    *@more) echo "$data/more" ;;
+    *@*) transcripts "${1#*@}" ;;
+    *) echo "$data/all" ;;
+  esac
+}
+
+# Makes that corpus, and its targets.
+prepare_recordings() {
+  case "$1" in
+    *@more)
+      [ -n "$more" ] || die "$1 needs --more, a prepared corpus"
+      python "$root/tools/combine.py" "$data/more" "$data/all" "$more"
+      ;;
+    *@*) take_transcripts "${1#*@}" ;;
+  esac
+  case "$1" in
+    clusters*) speechssl label "$(recordings_of "$1")" --name mfcc --clusters 100 --seed "$seed" ;;
+  esac
+}
+
 pretrain_objective() {
-  local objective=$1 overrides=() targets=() count
-  count=$(updates_for "$objective")
+  local objective=${1%@*} overrides=() targets=() count
+  count=$(updates_for "$1")
   read -ra overrides <<<"$(run_of "$count")"
   case "$objective" in clusters*) targets=(--targets mfcc) ;; esac
-  speechssl pretrain "$root/recipes/${objective}_tiny.yaml" "$data/all" "$fold/pretrain_$objective" \
-    "${targets[@]}" --seed "$seed" "${overrides[@]}"
+  speechssl pretrain "$root/recipes/${objective}_tiny.yaml" "$(recordings_of "$1")" \
+    "$fold/pretrain_$1" "${targets[@]}" --seed "$seed" "${overrides[@]}"
 }
 
 # The corpus with so many minutes of transcripts.
 transcripts() { if [ "$1" = all ]; then echo "$labelled"; else echo "$data/transcripts_$1"; fi; }
+
+take_transcripts() {
+  if [ "$1" = all ]; then return; fi
+  python "$root/tools/subset.py" "$labelled" "$(transcripts "$1")" --minutes "$1" --seed 0
+}
 
 # SYSTEM-MINUTES-SEED, as in clusters-10-1 and scratch-all-3.
 finetune_and_decode() {
@@ -84,16 +116,16 @@ score_benchmark() {
   python "$root/tools/label_efficiency.py" "$fold/results.$decoding.json" \
     "$fold/label_efficiency.$decoding.png" \
     --title "$(basename "$here"), equal $equal, $decoding" "${references[@]}"
+  if [[ "$objectives" = *@* ]]; then
+    python "$root/tools/label_efficiency.py" "$fold/results.$decoding.json" \
+      "$fold/recordings.$decoding.png" --over recordings --title "$(basename "$here"), $decoding"
+  fi
 }
 
 run_stage 0 "corpus" corpus_stage
 run_stage 1 "cluster targets" targets_stage
-for minutes in $label_minutes; do
-  if [ "$minutes" != all ]; then
-    python "$root/tools/subset.py" "$labelled" "$(transcripts "$minutes")" \
-      --minutes "$minutes" --seed 0
-  fi
-done
+for minutes in $label_minutes; do take_transcripts "$minutes"; done
+for objective in $objectives; do prepare_recordings "$objective"; done
 echo "== pretraining: $objectives"
 side_by_side pretrain_objective $objectives
 systems=()

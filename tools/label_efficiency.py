@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Draws what pretraining is worth: error rate over minutes of transcripts, a line per system."""
+"""Draws what pretraining is worth: error rate over minutes of transcripts, or over hours of
+untranscribed recordings; a line per system."""
 
 from __future__ import annotations
 
@@ -23,11 +24,27 @@ LINES = ["-", "--", ":", "-."]
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What a figure runs over."""
+
+    key: str
+    """In results.json."""
+    label: str
+    unit: str
+
+
+AXES = {
+    "transcripts": Axis("label_minutes", "minutes of transcripts", "min"),
+    "recordings": Axis("untranscribed_hours", "hours of untranscribed recordings", "h"),
+}
+
+
+@dataclass(frozen=True)
 class Point:
-    """A system at some minutes of transcripts."""
+    """A system at some amount of what the figure runs over."""
 
     system: str
-    minutes: float
+    amount: float
     wers: tuple[float, ...]
     """Of each seed."""
 
@@ -51,6 +68,13 @@ class Point:
 @click.command(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("figure", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--over",
+    type=click.Choice(list(AXES)),
+    default="transcripts",
+    show_default=True,
+    help="What to draw over. Over recordings, systems NAME@CORPUS are one line NAME.",
+)
 @click.option("--title", default="", help="Above the figure.")
 @click.option(
     "--reference",
@@ -59,32 +83,37 @@ class Point:
     metavar="NAME=WER",
     help="A published error rate in percent, drawn as a line across. Repeat for more.",
 )
-def main(results: Path, figure: Path, title: str, references: tuple[str, ...]) -> None:
+def main(results: Path, figure: Path, over: str, title: str, references: tuple[str, ...]) -> None:
     """Draws FIGURE (png) from RESULTS (results.json of tools/results.py) and prints its table.
 
-    Rows of one system and one amount of transcripts are seeds of each other: their mean and its
-    95 % confidence interval are drawn.
+    Rows of one system and one amount are seeds of each other: their mean and its 95 % confidence
+    interval are drawn.
 
     \b
     Example:
       python tools/label_efficiency.py exp/results.json exp/label_efficiency.png \\
         --reference "Kaldi tri3=5.95"
     """
-    points = read_points(results)
+    points = read_points(results, over)
     lines = [_reference(text) for text in references]
-    draw(points, lines, title, figure)
-    click.echo(format_points(points))
+    draw(points, lines, AXES[over], title, figure)
+    click.echo(format_points(points, AXES[over]))
 
 
-def read_points(path: Path) -> list[Point]:
-    """The points of a results.json, best systems first, each with rising minutes.
+def read_points(path: Path, over: str = "transcripts") -> list[Point]:
+    """The points of a results.json, best systems first, each with rising amounts.
+
+    Over recordings, a line is what systems NAME@CORPUS make with the same minutes of transcripts.
 
     Raises ``ConfigError`` where the file is no such list.
     """
     wers: dict[tuple[str, float], list[float]] = defaultdict(list)
     try:
         for entry in json.loads(path.read_text(encoding="utf-8")):
-            wers[str(entry["system"]), float(entry["label_minutes"])].append(float(entry["wer"]))
+            system = str(entry["system"])
+            if over == "recordings":
+                system = f"{system.partition('@')[0]}, {entry['label_minutes']:g} min"
+            wers[system, float(entry[AXES[over].key])].append(float(entry["wer"]))
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise ConfigError(
@@ -92,9 +121,9 @@ def read_points(path: Path) -> list[Point]:
         ) from None
     if not wers:
         raise ConfigError(f"{path}: holds no results.")
-    points = [Point(system, minutes, tuple(seeds)) for (system, minutes), seeds in wers.items()]
+    points = [Point(system, amount, tuple(seeds)) for (system, amount), seeds in wers.items()]
     best = {name: min(p.mean for p in points if p.system == name) for name, _ in wers}
-    return sorted(points, key=lambda point: (best[point.system], point.system, point.minutes))
+    return sorted(points, key=lambda point: (best[point.system], point.system, point.amount))
 
 
 def _reference(text: str) -> tuple[str, float]:
@@ -108,13 +137,13 @@ def _reference(text: str) -> tuple[str, float]:
     return name, wer
 
 
-def format_points(points: Sequence[Point]) -> str:
-    """The table: a line per system, a column per amount of transcripts."""
-    minutes = sorted({point.minutes for point in points})
-    rows = [["WER %, mean of seeds", *(f"{value:g} min" for value in minutes)]]
+def format_points(points: Sequence[Point], axis: Axis) -> str:
+    """The table: a line per system, a column per amount."""
+    amounts = sorted({point.amount for point in points})
+    rows = [["WER %, mean of seeds", *(f"{value:.3g} {axis.unit}" for value in amounts)]]
     for system in dict.fromkeys(point.system for point in points):
-        own = {point.minutes: point for point in points if point.system == system}
-        rows.append([system, *(_cell(own.get(value)) for value in minutes)])
+        own = {point.amount: point for point in points if point.system == system}
+        rows.append([system, *(_cell(own.get(value)) for value in amounts)])
     return table(rows)
 
 
@@ -126,9 +155,13 @@ def _cell(point: Point | None) -> str:
 
 
 def draw(
-    points: Sequence[Point], references: Sequence[tuple[str, float]], title: str, path: Path
+    points: Sequence[Point],
+    references: Sequence[tuple[str, float]],
+    axis: Axis,
+    title: str,
+    path: Path,
 ) -> None:
-    """Draws mean and interval of each system over the minutes of transcripts."""
+    """Draws mean and interval of each system over the amounts, whose places follow their order."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -136,28 +169,26 @@ def draw(
 
     figure, axes = pyplot.subplots(figsize=(7.5, 4.8), dpi=150)
     systems = list(dict.fromkeys(point.system for point in points))
+    amounts = sorted({point.amount for point in points})
     colours: Any = pyplot.get_cmap("viridis")
     for number, system in enumerate(systems):
         own = [point for point in points if point.system == system]
         means = [100 * point.mean for point in own]
-        minutes = [point.minutes for point in own]
+        places = [amounts.index(point.amount) for point in own]
         width = [100 * point.half_width for point in own]
         colour = colours(number / max(1, len(systems)))
         style = LINES[number % len(LINES)]
-        axes.plot(minutes, means, style, marker="o", color=colour, label=system)
+        axes.plot(places, means, style, marker="o", color=colour, label=system)
         low, high = ([m + sign * w for m, w in zip(means, width)] for sign in (-1, 1))
-        axes.fill_between(minutes, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     for name, wer in references:
         axes.axhline(wer, color="0.6", linewidth=1)
         place = (1, wer)
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
         axes.annotate(f"{name}: {wer:g}", place, (-4, 3), ha="right", fontsize=8, **where)
-    ticks = sorted({point.minutes for point in points})
-    axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
-    axes.minorticks_off()
+    axes.set_xticks(range(len(amounts)), [f"{value:.3g}" if value else "none" for value in amounts])
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("minutes of transcripts")
+    axes.set_xlabel(axis.label)
     axes.set_ylabel("word error rate (%)")
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(axis="y", color="0.9")

@@ -12,7 +12,8 @@ import click
 
 from speechssl.cli.main import OneLineErrors
 from speechssl.config import build, unknown_key
-from speechssl.errors import ConfigError, RunFolderError
+from speechssl.data.corpus_report import read_report
+from speechssl.errors import ConfigError, ManifestError, RunFolderError
 from speechssl.files import atomic_path, write_text
 from speechssl.hypotheses import HypothesesError, read_hypotheses
 from speechssl.scoring import Comparison, Score, compare, score
@@ -32,13 +33,16 @@ class Row:
     system: str
     hyps: str
     label_minutes: float
-    pretraining_hours: float
+    pretraining_hours: float | None
+    """Of audio seen, recordings counted each time; None where it was pretrained elsewhere."""
     seed: int
     seconds: float
     command: str | None = None
     """What fine-tuned it."""
     commit: str | None = None
     """Of the code that did; several where the run was resumed by another."""
+    untranscribed_hours: float | None = None
+    """Hours of different recordings that the encoder was pretrained on."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Result:
             "corpus": corpus,
             "system": self.row.system,
             "pretraining_hours_of_audio": self.row.pretraining_hours,
+            "untranscribed_hours": self.row.untranscribed_hours,
             "label_minutes": self.row.label_minutes,
             "wer": self.score.wer,
             "wer_ci": list(self.score.wer_interval),
@@ -104,9 +109,9 @@ class Verdict:
     multiple=True,
     metavar="KEY=VALUE,...",
     help="One system: system=, hyps= (its hyps.jsonl), label_minutes=, pretraining_hours=, seed=, "
-    "seconds= (training time); command= and commit= if known. run= (a fine-tuning run's folder) "
-    "fills in all but system and label_minutes, with hyps=RUN/test.hyps.jsonl. Repeat for each "
-    "system.",
+    "seconds= (training time); command=, commit= and untranscribed_hours= if known. run= (a "
+    "fine-tuning run's folder) fills in all but system and label_minutes, with "
+    "hyps=RUN/test.hyps.jsonl. Repeat for each system.",
 )
 @click.option(
     "--compare",
@@ -171,27 +176,42 @@ def parse_row(text: str) -> Row:
 
 
 def read_run(exp: Path) -> dict[str, Any]:
-    """What a fine-tuning run says of itself: seed, hours of audio seen in pretraining, seconds of
-    training with pretraining, its hypotheses of the test set, command and commit.
+    """What a fine-tuning run says of itself: seed, seconds of training with pretraining, its
+    hypotheses of the test set, command and commit; and what the run that pretrained its encoder
+    says (``read_pretraining``).
 
     Raises ``RunFolderError`` where ``exp`` is no finished run.
     """
     folder = RunFolder(exp)
     description, starts = folder.description(), folder.starts()
-    seconds = _last_metrics(exp)["total_time"]
-    hours = 0.0
-    if description["init"] is not None:
-        pretrained = _last_metrics(Path(description["init"]).parent)
-        seconds += pretrained["total_time"]
-        hours = pretrained["total_audio_hours"]
+    init = description["init"]
+    hours, different, seconds = (0.0, 0.0, 0.0) if init is None else read_pretraining(Path(init))
     return {
         "hyps": str(exp / "test.hyps.jsonl"),
         "seed": description["seed"],
         "pretraining_hours": hours,
-        "seconds": round(seconds),
+        "untranscribed_hours": different,
+        "seconds": round(_last_metrics(exp)["total_time"] + seconds),
         "command": starts[0]["command"] if starts else None,
         "commit": ", ".join(dict.fromkeys(s["commit"] for s in starts if s["commit"])) or None,
     }
+
+
+def read_pretraining(model: Path) -> tuple[float | None, float | None, float]:
+    """Hours of audio that a pretrained ``model`` saw, hours of different recordings among them, and
+    the seconds that this took. The hours are None where it was pretrained elsewhere, as imported
+    models are, or its corpus is no longer there."""
+    run = RunFolder(model.parent)
+    try:
+        data = Path(run.description()["data"])
+    except RunFolderError:
+        return None, None, 0.0
+    last = _last_metrics(run.path)
+    try:
+        different = read_report(data).splits["train"].hours
+    except ManifestError:
+        different = None
+    return last["total_audio_hours"], different, last["total_time"]
 
 
 def _last_metrics(exp: Path) -> dict[str, Any]:
@@ -245,7 +265,7 @@ def format_results(results: list[Result]) -> str:
             [
                 row.system,
                 f"{row.label_minutes:g} min",
-                f"{row.pretraining_hours:.3g} h" if row.pretraining_hours else "-",
+                _hours(row.pretraining_hours),
                 percent(result.score.wer),
                 f"{percent(low)} to {percent(high)}",
                 percent(result.score.cer),
@@ -255,6 +275,12 @@ def format_results(results: list[Result]) -> str:
             ]
         )
     return table(rows)
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return "elsewhere"
+    return f"{hours:.3g} h" if hours else "-"
 
 
 def draw(results: list[Result], corpus: str, path: Path) -> None:

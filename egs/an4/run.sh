@@ -18,7 +18,8 @@ usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [-
   --benchmark             instead of the stages: every objective against none (egs/benchmark.sh),
                           with --objectives "clusters best_rq", --label-minutes "4 10 20 all",
                           --seeds "1 2 3", --equal audio|time, --updates N of pretraining,
-                          --finetune-updates N
+                          --finetune-updates N; and over hours of recordings
+                          --objectives "clusters@10 clusters clusters@more" --more DATA_DIR
   --seed                  seed of clusters, weights, batches and masks (default 1)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch, 10 minutes and
@@ -30,8 +31,8 @@ EOF
 
 source "$here/../steps.sh"
 objectives=all label_minutes="4 10 20 all" seeds="1 2 3" equal=audio
-updates="" finetune_updates=""
-options+=" objectives label-minutes seeds equal updates finetune-updates"
+updates="" finetune_updates="" more=""
+options+=" objectives label-minutes seeds equal updates finetune-updates more"
 parse_options "$@"
 
 data="$exp/data" minutes=10

@@ -29,7 +29,7 @@ def run(*arguments: object):
 
 def test_seeds_make_a_mean_and_an_interval(results: Path) -> None:
     points = read_points(results)
-    assert [(p.system, p.minutes) for p in points] == [
+    assert [(p.system, p.amount) for p in points] == [
         ("clusters", 10),
         ("clusters", 42),
         ("scratch", 10),
@@ -50,6 +50,27 @@ def test_table_and_figure(results: Path, tmp_path: Path) -> None:
     assert "10 min" in lines[0]
     assert "42 min" in lines[0]
     assert lines[1].split() == ["clusters", "53.00", "±", "7.45", "(3)", "30.00", "(1)"]
+
+
+def test_over_hours_of_recordings(tmp_path: Path) -> None:
+    """Corpora of one objective are points of one line; without pretraining there are no hours."""
+    entries = [("scratch", 0.0, 0.8), ("clusters@10", 0.17, 0.6), ("clusters", 0.64, 0.4)]
+    rows = [
+        {"system": s, "label_minutes": 10, "untranscribed_hours": hours, "wer": wer}
+        for s, hours, wer in entries
+    ]
+    path, figure = tmp_path / "results.json", tmp_path / "figure.png"
+    path.write_text(json.dumps(rows))
+    points = read_points(path, "recordings")
+    assert [(p.system, p.amount) for p in points] == [
+        ("clusters, 10 min", 0.17),
+        ("clusters, 10 min", 0.64),
+        ("scratch, 10 min", 0.0),
+    ]
+    done = run(path, figure, "--over", "recordings")
+    assert done.exit_code == 0, done.output
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert done.stdout.splitlines()[0].split()[-6:] == ["0", "h", "0.17", "h", "0.64", "h"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from speechssl.data.corpus_report import Report, Totals
 from speechssl.hypotheses import Hypothesis, write_hypotheses
 from speechssl.scoring import compare, score
 from speechssl.training.run_folder import RunFolder
@@ -19,6 +20,7 @@ ENTRY = {
     "corpus",
     "system",
     "pretraining_hours_of_audio",
+    "untranscribed_hours",
     "label_minutes",
     "wer",
     "wer_ci",
@@ -137,21 +139,55 @@ def test_unknown_comparison(rows):
     assert "the systems pretrained, scratch" in result.stderr
 
 
-def test_a_run_says_what_made_it(tmp_path, monkeypatch):
-    exp = RunFolder(tmp_path / "run")
-    exp.claim({"kind": "finetune", "init": None, "seed": 3})
-    monkeypatch.setattr("sys.argv", ["speechssl", "finetune", "ctc.yaml"])
-    exp.note_start()
-    (exp.path / "metrics").mkdir()
-    (exp.path / "metrics" / "train.jsonl").write_text('{"Step": 5, "total_time": 7.0}\n')
-    write_hypotheses(exp.path / "test.hyps.jsonl", hypotheses(4))
-    out = tmp_path / "results.json"
-    result = run("--row", f"system=scratch,run={exp.path},label_minutes=10", "--out", out)
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A function that writes the folder of a finished run of 7 s with so many hours of audio."""
+
+    def write(name: str, description: dict[str, object], hours: float) -> RunFolder:
+        exp = RunFolder(tmp_path / name)
+        exp.claim(description)
+        monkeypatch.setattr("sys.argv", ["speechssl", name, "recipe.yaml"])
+        exp.note_start()
+        (exp.path / "metrics").mkdir()
+        row = {"Step": 5, "total_time": 7.0, "total_audio_hours": hours}
+        (exp.path / "metrics" / "train.jsonl").write_text(json.dumps(row) + "\n")
+        write_hypotheses(exp.path / "test.hyps.jsonl", hypotheses(4))
+        return exp
+
+    return write
+
+
+def entry_of(exp: RunFolder) -> tuple[dict[str, object], str]:
+    """Its entry in results.json, and the table."""
+    out = exp.path / "results.json"
+    result = run("--row", f"system=a,run={exp.path},label_minutes=10", "--out", out)
     assert result.exit_code == 0, result.output
     [entry] = json.loads(out.read_text())
-    assert entry["command"] == "speechssl finetune ctc.yaml"
+    return entry, result.stdout
+
+
+def test_a_run_says_what_made_it(finished, tmp_path):
+    report = Report("toy", "", {"train": Totals(hours=0.5)})
+    (tmp_path / "data").mkdir()
+    report.write(tmp_path / "data")
+    finished("pretrain", {"data": str(tmp_path / "data")}, 9.0)
+    init = str(tmp_path / "pretrain" / "model")
+    exp = finished("finetune", {"init": init, "seed": 3}, 0.2)
+    entry, _ = entry_of(exp)
+    assert entry["command"] == "speechssl finetune recipe.yaml"
     assert entry["commit"] == exp.starts()[0]["commit"]
-    assert (entry["seed"], entry["seconds"]) == (3, 7)
+    assert (entry["seed"], entry["seconds"]) == (3, 14)
+    assert (entry["pretraining_hours_of_audio"], entry["untranscribed_hours"]) == (9.0, 0.5)
+
+
+def test_an_encoder_from_scratch_and_one_from_elsewhere(finished, tmp_path):
+    entry, table = entry_of(finished("scratch", {"init": None, "seed": 1}, 0.2))
+    assert (entry["pretraining_hours_of_audio"], entry["untranscribed_hours"]) == (0, 0)
+    imported = {"init": str(tmp_path / "imported"), "seed": 1}
+    entry, table = entry_of(finished("imported-finetune", imported, 0.2))
+    assert (entry["pretraining_hours_of_audio"], entry["untranscribed_hours"]) == (None, None)
+    assert entry["seconds"] == 7
+    assert "elsewhere" in table
 
 
 def test_runs_by_itself():

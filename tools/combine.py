@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Joins prepared corpora, to pretrain on all their recordings."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import click
+from lhotse import MonoCut
+
+from speechssl.cli.main import OneLineErrors
+from speechssl.data.corpus import check_output, write_splits
+from speechssl.data.corpus_report import summarize
+from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.errors import ConfigError, ManifestError, RunFolderError
+from speechssl.files import sha256
+
+SPLITS = ("train", "dev")
+"""What pretraining looks at. Test data of another corpus has no place beside one's own."""
+
+
+@click.command(
+    cls=OneLineErrors,
+    epilog="Example: python tools/combine.py data/together data/an4 data/core_sounds",
+    help="Writes a corpus OUT whose train and dev splits are those of all the corpora DATA_DIR.",
+)
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("data_dirs", metavar="DATA_DIR...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace another corpus in OUT.")
+def main(out: Path, data_dirs: tuple[Path, ...], overwrite: bool) -> None:
+    if len(data_dirs) < 2:
+        raise ConfigError("give two corpora or more to combine.")
+    if out.resolve() in {folder.resolve() for folder in data_dirs}:
+        raise RunFolderError(f"{out}: is one of the corpora; name another folder.")
+    files = [cuts_path(folder, split) for folder in data_dirs for split in SPLITS]
+    hashes = [sha256(file) for file in files if file.exists()]
+    fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    if check_output(out, fingerprint, overwrite):
+        click.echo(f"{out}: already these corpora; nothing to do.")
+        return
+    splits = {split: join(data_dirs, split) for split in SPLITS}
+    report = summarize(" and ".join(map(str, data_dirs)), splits, fingerprint)
+    write_splits(out, splits, report)
+    click.echo(report.short(), nl=False)
+
+
+def join(data_dirs: tuple[Path, ...], split: str) -> list[MonoCut]:
+    """The cuts of a split of all corpora; dev may be missing.
+
+    Raises ``ManifestError`` if a train split is missing or an id is in two corpora.
+    """
+    owners: dict[str, Path] = {}
+    cuts: list[MonoCut] = []
+    for folder in data_dirs:
+        if split != "train" and not cuts_path(folder, split).exists():
+            continue
+        for cut in load_cuts(cuts_path(folder, split)):
+            other = owners.setdefault(cut.id, folder)
+            if other != folder:
+                raise ManifestError(
+                    f"{cuts_path(folder, split)}: the id {cut.id!r} is also in {other}; are the "
+                    "same recordings in both?"
+                )
+            cuts.append(cut)
+    return cuts
+
+
+if __name__ == "__main__":
+    main()
