@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from speechssl.scoring import Comparison, Score
 
 
-@click.command()
+@click.command(short_help="Score hypotheses: word and character error rates.")
 @click.argument("hypotheses", metavar="HYPS.jsonl", type=click.Path(path_type=Path))
 @click.option(
     "--against",
