@@ -61,6 +61,7 @@ from speechssl.training.recipe import (
     ScheduleConfig,
     TrainingConfig,
 )
+from speechssl.training.run_folder import RunFolder
 from speechssl.training.units import Unit, ValidationUnit
 
 FAMILY = "speechssl"
@@ -115,9 +116,19 @@ class Job:
 def train(job: Job) -> None:
     """Runs ``job`` from its last checkpoint to its end.
 
-    Raises ``RunFolderError`` where a checkpoint cannot be read, and ``CollapseError`` where the run
-    has failed and is to stop then.
+    Raises ``RunFolderError`` where a checkpoint cannot be read or another process is training in
+    the folder, and ``CollapseError`` where the run has failed and is to stop then.
     """
+    if is_main_process():
+        folder = RunFolder(job.exp)
+        with folder.alone():
+            folder.note_start()
+            _train(job)
+    else:
+        _train(job)
+
+
+def _train(job: Job) -> None:
     interactive = sys.stderr.isatty()
     hide_library_warnings()
     try:

@@ -197,8 +197,6 @@ def finetune(
     for text in dev_cuts.texts() if dev_cuts is not None else ():
         tokens.as_decoded(text)  # where words need a pronunciation, they have one
     folder.claim(description)
-    if is_main_process():
-        folder.note_start()
     copy_reference(recipe_path, exp)
     tokens.save(exp / "tokens.txt")
 

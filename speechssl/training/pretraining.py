@@ -109,8 +109,6 @@ def pretrain(
     if init is not None:
         check_targets(init, meta)
     folder.claim(description)
-    if is_main_process():
-        folder.note_start()
     copy_reference(recipe_path, exp)
 
     def build_model() -> PretrainModel:

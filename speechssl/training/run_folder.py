@@ -8,8 +8,10 @@ folder.
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ from speechssl.provenance import this_command
 
 RECIPE_FILE = "recipe.yaml"
 STARTS_FILE = "starts.jsonl"
+LOCK_FILE = ".lock"
 MODEL_FOLDER = "model"
 
 
@@ -62,6 +65,23 @@ class RunFolder:
         self.check(description)
         if not (self.path / RECIPE_FILE).is_file():
             write_text(self.path / RECIPE_FILE, write_yaml(description))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other commands out of the folder until the block ends, or the process, however.
+
+        Raises ``RunFolderError`` where another one is training in it. (Two would write the same
+        checkpoints and metrics.)
+        """
+        with open(self.path / LOCK_FILE, "w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"{self.path}: another process is training in it at this moment; wait for it, "
+                    "or stop it first."
+                ) from None
+            yield
 
     def note_start(self) -> None:
         """Notes that this command starts the run, or goes on with it."""

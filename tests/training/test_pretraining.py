@@ -235,6 +235,17 @@ def test_bad_audio_stops_the_run_in_one_line(
     refuses(result, "1 of 12 recordings cannot be read", "broken.wav", "truncated")
 
 
+def test_two_commands_never_train_in_one_folder(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    start = command(pretrain_recipe, data, exp, "training.updates=4")
+    assert cli(*start).exit_code == 0
+    with RunFolder(exp).alone():
+        refuses(cli(*start), str(exp), "another process is training")
+    assert len(RunFolder(exp).starts()) == 1
+
+
 def test_a_damaged_checkpoint_is_named(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     assert cli(*command(pretrain_recipe, data, exp)).exit_code == 0

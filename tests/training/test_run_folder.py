@@ -1,8 +1,10 @@
 import re
 
+import pytest
 import torch
 from torch import nn
 
+from speechssl.errors import RunFolderError
 from speechssl.objectives.base import RunClock
 from speechssl.training.run_folder import RunFolder
 
@@ -22,6 +24,16 @@ def test_starts_are_noted(tmp_path, monkeypatch):
     assert second["command"] == "speechssl finetune 'my exp' --seed 2"
     assert re.fullmatch(r"[0-9a-f]{12}(\+changes)?", first["commit"] or "0" * 12)
     folder.check({"kind": "finetune"})  # still the same run
+
+
+def test_one_process_trains_at_a_time(tmp_path):
+    folder, again = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    folder.claim({"kind": "finetune"})
+    message = "another process is training"
+    with folder.alone(), pytest.raises(RunFolderError, match=message), again.alone():
+        pytest.fail("two are training")
+    with again.alone():
+        pass  # free again
 
 
 class Counter(RunClock, nn.Module):
