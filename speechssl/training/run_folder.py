@@ -81,6 +81,8 @@ class RunFolder:
                     f"{self.path}: another process is training in it at this moment; wait for it, "
                     "or stop it first."
                 ) from None
+            except OSError:
+                pass  # a file system without locks
             yield
 
     def note_start(self) -> None:
