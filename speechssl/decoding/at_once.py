@@ -44,8 +44,8 @@ def batches_at_once(device: torch.device, batches: int) -> int:
     """How many of ``batches`` to compute at a time.
 
     Small networks get more done with one core for each batch than with all cores for one batch
-    (1.2 to 1.4 times on two cores, and several times where other programs keep a core busy), if
-    there are enough batches for all cores. A GPU computes one at a time.
+    (the encoder 1.2 to 1.4 times on two cores, and several times where other programs keep a core
+    busy), if there are enough batches for all cores. A GPU computes one at a time.
     """
     cores = min(torch.get_num_threads(), MOST_BATCHES) if device.type == "cpu" else 1
     return cores if batches >= cores else 1
