@@ -39,9 +39,9 @@ def command(
     """Transcribe every cut in CUTS (a cuts.jsonl.gz) with the recogniser in the folder MODEL.
 
     HYPS.jsonl gets one line per cut, in the order of CUTS: {"id", "text", "reference" (if the
-    cut has a transcript), "seconds"}, and with --nbest "nbest": [{"text", "score"}, ...], best
-    first. A recording that cannot be read is left out and named; the others are written, and the
-    exit status is 2.
+    cut has a transcript), "seconds", "confidence"}, and with --nbest "nbest": [{"text", "score"},
+    ...], best first. A recording that cannot be read is left out and named; the others are written,
+    and the exit status is 2.
 
     Decoding is greedy unless an option asks for a beam search. A language model of words (see
     `speechssl lm`) lets only its own words be written, hotwords excepted; one of characters lets

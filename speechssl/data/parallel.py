@@ -13,22 +13,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 READ_AHEAD = 8
-"""Items in work, or done and waiting for an earlier one, per thread."""
+"""Items per thread, where they are small."""
 
 
 def map_in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int
+    work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int, ahead: int = READ_AHEAD
 ) -> Iterator[Result]:
-    """``work(item)`` for each item, in their order, computed in ``jobs`` threads.
+    """``work(item)`` for each item, in their order, computed in ``jobs`` threads of one core each.
 
-    Threads are enough: decoding, hashing and torch release Python's lock.
+    ``ahead`` items per thread are in work, or done and waiting for an earlier one. Threads are
+    enough: decoding, hashing and torch release Python's lock.
     """
     pool = reading_threads(jobs)
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) >= READ_AHEAD * jobs:
+            if len(waiting) >= ahead * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

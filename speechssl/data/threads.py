@@ -1,4 +1,4 @@
-"""Threads that read audio or compute, each on one core."""
+"""Reading audio in threads."""
 
 from __future__ import annotations
 
@@ -23,12 +23,7 @@ READ_AHEAD = 2
 
 
 def reading_threads(count: int) -> ThreadPoolExecutor:
-    """Threads for reading audio."""
-    return one_core_threads(count, "read-audio")
-
-
-def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads, called ``name``, each of which computes on one core.
+    """Threads for reading audio, each of which computes on one core.
 
     In any other thread torch spreads even the resampling of a few seconds over all cores, and then
     waits for those that train: 10 to 20 times slower, measured on two busy cores.
@@ -38,7 +33,7 @@ def one_core_threads(count: int, name: str) -> ThreadPoolExecutor:
         torch.get_num_threads()  # sets torch's own number for this thread, which would come later
         threadpool_limits(1, user_api="openmp")  # of the calling thread only
 
-    return ThreadPoolExecutor(count, thread_name_prefix=name, initializer=use_one_core)
+    return ThreadPoolExecutor(count, thread_name_prefix="read-audio", initializer=use_one_core)
 
 
 def read_ahead(

@@ -36,6 +36,5 @@ def compute_batches(
             for item, samples in batch
         ]
 
-    yield from map_at_once(
-        compute, read_ahead(read, batches), batches_at_once(transcriber.device, len(batches))
-    )
+    at_once = batches_at_once(transcriber.device, len(batches))
+    return map_at_once(compute, read_ahead(read, batches), at_once)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,9 @@ from speechssl.data.loading import sorted_batches
 from speechssl.data.manifest import cut_text
 from speechssl.data.text import Tokens
 from speechssl.decoding.ahead import compute_batches
-from speechssl.decoding.decoder import Decoded
 from speechssl.decoding.segments import mark_pauses
 from speechssl.decoding.transcriber import Transcriber
-from speechssl.decoding.words import token_spans
+from speechssl.decoding.words import confidence_of, token_spans
 from speechssl.errors import AudioError, TokensError
 from speechssl.hypotheses import Hypothesis
 
@@ -62,26 +60,18 @@ def decode_cuts(
     log_probs, bad = _log_probs(transcriber, cuts)
     for cut, recording in log_probs:
         readings = transcriber.decoder.decode(recording)
+        best = readings[0]
         found[cut.id] = Hypothesis(
             cut.id,
-            readings[0].text,
+            best.text,
             cut_text(cut),
             round(cut.duration, 3),
-            confidence_of(recording, readings[0]),
+            confidence_of(token_spans(recording, best.tokens, best.frames)),
             [{"text": r.text, "score": round(r.score, 3)} for r in readings[:nbest]]
             if nbest > 1
             else None,
         )
     return [found[cut.id] for cut in cuts if cut.id in found], bad
-
-
-def confidence_of(log_probs: Tensor, reading: Decoded) -> float:
-    """How certain the recogniser is of a reading of ``log_probs`` [T, V]; ``Hypothesis.confidence``
-    says how that is measured."""
-    spans = token_spans(log_probs, reading.tokens, reading.frames)
-    if not spans:
-        return 0.0
-    return round(min(1.0, math.exp(sum(span.log_prob for span in spans) / len(spans))), 4)
 
 
 def log_probs_of_cuts(

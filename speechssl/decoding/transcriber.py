@@ -13,7 +13,7 @@ from torch import Tensor
 from speechssl.data.batch import collate
 from speechssl.data.streams import file_blocks
 from speechssl.data.text import SEPARATOR
-from speechssl.decoding.at_once import MOST_BATCHES, batches_at_once, map_at_once
+from speechssl.decoding.at_once import batches_at_once, cores_for_batches, map_at_once
 from speechssl.decoding.decoder import Decoder
 from speechssl.decoding.edges import LevelMeter
 from speechssl.decoding.greedy import GreedyDecoder
@@ -202,7 +202,7 @@ class Transcriber:
     def _window_log_probs(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor]]:
         """Each window with its kept frames, computed in batches."""
         batches = self._batches(windows)
-        first = list(islice(batches, MOST_BATCHES))
+        first = list(islice(batches, cores_for_batches(self.device)))
         at_once = batches_at_once(self.device, len(first))
         for batch in map_at_once(self._compute, chain(first, batches), at_once):
             yield from batch

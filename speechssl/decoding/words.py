@@ -52,6 +52,13 @@ def token_spans(log_probs: Tensor, tokens: Sequence[int], frames: Sequence[int])
     return spans
 
 
+def confidence_of(spans: Sequence[TokenSpan]) -> float:
+    """The geometric mean of the probabilities of ``spans``; 0 if there are none."""
+    if not spans:
+        return 0.0
+    return round(min(1.0, math.exp(sum(span.log_prob for span in spans) / len(spans))), 4)
+
+
 def to_words(
     spans: Sequence[TokenSpan],
     tokens: Tokens,
@@ -99,5 +106,4 @@ def _word(
         Symbol(tokens.symbols[span.token], round(starts[i], 3), round(starts[i + 1], 3))
         for i, span in enumerate(group)
     ]
-    confidence = math.exp(sum(span.log_prob for span in group) / len(group))
-    return Word(text, round(start, 3), round(end, 3), round(min(1.0, confidence), 4), symbols)
+    return Word(text, round(start, 3), round(end, 3), confidence_of(group), symbols)

@@ -6,9 +6,9 @@ from lhotse import CutSet
 
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.data.text import Tokens
-from speechssl.decoding.cuts import check_references, confidence_of, decode_cuts
-from speechssl.decoding.decoder import Decoded
+from speechssl.decoding.cuts import check_references, decode_cuts
 from speechssl.decoding.transcriber import Transcriber
+from speechssl.decoding.words import confidence_of, token_spans
 from speechssl.errors import TokensError
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
@@ -40,9 +40,9 @@ def test_confidence_is_the_mean_of_what_was_written(transcriber):
     a, b = (transcriber.tokens.symbols.index(letter) for letter in "ab")
     for frame, token, probability in ((0, a, 0.5), (1, a, 0.8), (3, b, 0.2)):
         log_probs[frame, token] = math.log(probability)
-    reading = Decoded("ab", [a, b], [0, 3], score=0.0)
-    assert confidence_of(log_probs, reading) == pytest.approx(math.sqrt(0.8 * 0.2), abs=1e-4)
-    assert confidence_of(log_probs, Decoded("", [], [], score=0.0)) == 0.0
+    found = confidence_of(token_spans(log_probs, [a, b], [0, 3]))
+    assert found == pytest.approx(math.sqrt(0.8 * 0.2), abs=1e-4)
+    assert confidence_of(token_spans(log_probs, [], [])) == 0.0
 
 
 def test_part_of_a_recording(transcriber, corpus):
