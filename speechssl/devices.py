@@ -1,11 +1,15 @@
-"""Where a model computes, and moving tensors there."""
+"""Where and how precisely a model computes, and moving tensors there."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from speechssl.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -22,6 +26,21 @@ def find_device(name: str = "auto") -> torch.device:
         problem = str(error).splitlines()[0].rstrip(".")
         raise ConfigError(f"device {name!r} cannot be used ({problem}); try cpu or auto.") from None
     return device
+
+
+def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The precision of that name, "auto" being bf16 where the device multiplies it natively.
+
+    Elsewhere bf16 is only emulated, and slower than fp32.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return "bf16" if native else "fp32"
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import decoder_options
-from speechssl.cli._options import device_option
+from speechssl.cli._options import device_option, precision_option
 
 if TYPE_CHECKING:
     from speechssl.decoding.live import Update
     from speechssl.decoding.settings import DecodingSettings
+    from speechssl.devices import Precision
 
 
 @click.command(short_help="Transcribe the microphone or a pipe while somebody speaks.")
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every update as a line of JSON.")
 @decoder_options
+@precision_option
 @device_option
 def command(
     model: Path,
     source: str,
     step: float,
     as_json: bool,
+    precision: Precision,
     device: str,
     decoding: DecodingSettings,
 ) -> None:
@@ -60,7 +63,7 @@ def command(
     from speechssl.decoding.settings import make_decoder
     from speechssl.decoding.transcriber import Transcriber
 
-    transcriber = Transcriber(model, device=device)
+    transcriber = Transcriber(model, device=device, precision=precision)
     transcriber.decoder = make_decoder(decoding, transcriber.tokens)
     microphone = source == "mic"
     blocks = microphone_blocks() if microphone else pipe_blocks(sys.stdin.buffer)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from speechssl.cli._decoding import decoder_options
-from speechssl.cli._options import device_option
+from speechssl.cli._options import device_option, precision_option
 
 if TYPE_CHECKING:
     from speechssl.decoding.settings import DecodingSettings
+    from speechssl.devices import Precision
 
 
 @click.command(short_help="Serve a local page that transcribes.")
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @decoder_options
+@precision_option
 @device_option
 def command(
     model: Path,
@@ -47,6 +49,7 @@ def command(
     max_mb: int,
     max_minutes: float,
     open_browser: bool,
+    precision: Precision,
     device: str,
     decoding: DecodingSettings,
 ) -> None:
@@ -82,7 +85,9 @@ def command(
         ) from None
 
     hosts = allowed_hosts(host, names)
-    transcriber = Transcriber(model, device=device, batch_seconds=BATCH_SECONDS)
+    transcriber = Transcriber(
+        model, device=device, precision=precision, batch_seconds=BATCH_SECONDS
+    )
     transcriber.decoder = make_decoder(decoding, transcriber.tokens)
 
     def started(address: str) -> None:

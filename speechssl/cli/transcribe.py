@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 from speechssl.cli._decoding import decoder_options
-from speechssl.cli._options import batch_seconds_option, device_option, write_once
+from speechssl.cli._options import batch_seconds_option, device_option, precision_option, write_once
 from speechssl.cli._outputs import format_option, line_option, settings_hash
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from speechssl.decoding.settings import DecodingSettings
     from speechssl.decoding.transcriber import Transcriber
     from speechssl.decoding.transcript import Transcript
+    from speechssl.devices import Precision
     from speechssl.errors import AudioError
 
     Result = tuple[Path, Transcript | AudioError]
@@ -53,14 +54,7 @@ PROGRESS = (
 @click.option("--nbest", type=click.IntRange(min=1), help="json: also so many other readings.")
 @line_option
 @batch_seconds_option
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="bf16 is about twice as fast on processors made for it (most GPUs, AVX-512 bf16, AMX); "
-    "few words change.",
-)
+@precision_option
 @device_option
 @click.pass_context
 def command(
@@ -75,7 +69,7 @@ def command(
     nbest: int | None,
     line_characters: int,
     batch_seconds: float | None,
-    precision: Literal["fp32", "bf16"],
+    precision: Precision,
     device: str,
     decoding: DecodingSettings,
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from speechssl.decoding.segments import mark_pauses, segments
 from speechssl.decoding.transcript import Transcript, Word
 from speechssl.decoding.windows import WHOLE, Span, Window, cut_windows
 from speechssl.decoding.words import to_words, token_spans
-from speechssl.devices import find_device
+from speechssl.devices import Precision, choose_precision, find_device
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
 from speechssl.models.folder import load_ctc
 
@@ -49,7 +48,7 @@ class Transcriber:
         decoder: Decoder | None = None,
         *,
         device: str = "auto",
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
         window_frames: int = WINDOW_FRAMES,
         overlap_frames: int = OVERLAP_FRAMES,
         batch_seconds: float | None = None,
@@ -58,12 +57,13 @@ class Transcriber:
 
         ``device`` is a torch device, or "auto" for the GPU if there is one. With ``precision``
         bf16 the matrix products are computed in bfloat16: faster on processors made for it, and
-        a word here and there may differ. ``batch_seconds`` of audio, padding included, are computed
-        at once; None is what suits the device. Raises ``ModelFolderError`` if the folder holds no
-        recogniser and ``ConfigError`` if the device is not there.
+        a word here and there may differ; "auto" is bf16 on those, and fp32 elsewhere.
+        ``batch_seconds`` of audio, padding included, are computed at once; None is what suits the
+        device. Raises ``ModelFolderError`` if the folder holds no recogniser and ``ConfigError``
+        if the device is not there.
         """
         self.device = find_device(device)
-        self.precision = precision
+        self.precision = choose_precision(precision, self.device)
         model, self.tokens = load_ctc(model_folder)
         self.model = model.to(self.device).eval()
         self.decoder: Decoder = decoder or GreedyDecoder(self.tokens)

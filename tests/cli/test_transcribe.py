@@ -42,7 +42,7 @@ def bad_files(tmp_path_factory, recordings) -> dict[str, Path]:
 def test_single_file_prints_only_its_text(speechssl, recogniser, recordings):
     result = speechssl("transcribe", recogniser, recordings[0])
     assert result.exit_code == 0, result.output
-    text = Transcriber(recogniser).transcribe_file(recordings[0])
+    text = Transcriber(recogniser, precision="auto").transcribe_file(recordings[0])
     assert text
     assert result.stdout == f"{text}\n"
 
@@ -76,13 +76,20 @@ def test_nothing_is_overwritten_unasked(speechssl, fails, recogniser, recordings
 
 
 def test_one_file_in_any_format(speechssl, recogniser, recordings):
-    text = Transcriber(recogniser).transcribe_file(recordings[0])
+    text = Transcriber(recogniser, precision="auto").transcribe_file(recordings[0])
     values = json.loads(
         speechssl("transcribe", recogniser, recordings[0], "--format", "json").stdout
     )
     assert (values["text"], values["recording"]) == (text, recordings[0].stem)
     cues = srt.parse(speechssl("transcribe", recogniser, recordings[0], "--format", "srt").stdout)
     assert " ".join(" ".join(cue.content.split()) for cue in cues) == text
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_precision(speechssl, recogniser, recordings, precision):
+    result = speechssl("transcribe", recogniser, recordings[0], "--precision", precision)
+    text = Transcriber(recogniser, precision=precision).transcribe_file(recordings[0])
+    assert result.stdout.split() == text.split()
 
 
 def test_other_readings(speechssl, recogniser, recordings):
@@ -94,7 +101,15 @@ def test_other_readings(speechssl, recogniser, recordings):
 
 def test_output_folder(speechssl, fails, recogniser, corpus, recordings, tmp_path):
     out = tmp_path / "out"
-    arguments = ("transcribe", recogniser, corpus / "audio", "--output-dir", out)
+    arguments = (
+        "transcribe",
+        recogniser,
+        corpus / "audio",
+        "--output-dir",
+        out,
+        "--precision",
+        "fp32",
+    )
     result = speechssl(*arguments, "--format", "txt,vtt")
     assert (result.exit_code, result.stdout) == (0, "")
     stems = {path.stem for path in (corpus / "audio").glob("*.wav")}
@@ -132,7 +147,10 @@ def test_stdin(recogniser, recordings, raw):
     data = samples.tobytes() if raw else path.read_bytes()
     result = CliRunner().invoke(group, ["transcribe", str(recogniser), "-"], input=data)
     assert result.exit_code == 0, result.output
-    assert result.stdout.split() == Transcriber(recogniser).transcribe_file(path).split()
+    assert (
+        result.stdout.split()
+        == Transcriber(recogniser, precision="auto").transcribe_file(path).split()
+    )
 
 
 def test_options_that_do_not_go_together(fails, recogniser, recordings, tmp_path):

@@ -44,6 +44,15 @@ def test_the_same_as_one_by_one(transcriber, two_threads, size):
     assert torch.get_num_threads() == 2
 
 
+def test_the_caller_takes_one_core_meanwhile(transcriber, two_threads):
+    samples = recordings()
+    batches = compute_batches(transcriber, samples.__getitem__, [[i] for i in range(7)])
+    assert {torch.get_num_threads() for _ in batches} == {1}
+    assert torch.get_num_threads() == 2
+    next(compute_batches(transcriber, samples.__getitem__, [[0], [1], [2]]))  # and left early
+    assert torch.get_num_threads() == 2
+
+
 def test_what_cannot_be_read(transcriber, two_threads):
     samples = recordings()
 
