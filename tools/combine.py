@@ -12,9 +12,8 @@ from lhotse import MonoCut
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.corpus import check_output, write_splits
 from speechssl.data.corpus_report import summarize
-from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.manifest import cuts_path, hash_manifest, load_cuts
 from speechssl.errors import ConfigError, ManifestError, RunFolderError
-from speechssl.files import sha256
 
 SPLITS = ("train", "dev")
 """What pretraining looks at. Test data of another corpus has no place beside one's own."""
@@ -34,7 +33,7 @@ def main(out: Path, data_dirs: tuple[Path, ...], overwrite: bool) -> None:
     if out.resolve() in {folder.resolve() for folder in data_dirs}:
         raise RunFolderError(f"{out}: is one of the corpora; name another folder.")
     files = [cuts_path(folder, split) for folder in data_dirs for split in SPLITS]
-    hashes = [sha256(file) for file in files if file.exists()]
+    hashes = [hash_manifest(file) for file in files if file.exists()]
     fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
     if check_output(out, fingerprint, overwrite):
         click.echo(f"{out}: already these corpora; nothing to do.")

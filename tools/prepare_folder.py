@@ -90,8 +90,9 @@ FASTEST_SPEECH = 40.0
 @click.option(
     "--shar",
     is_flag=True,
-    help="Also write OUT/<split>/shar: Lhotse Shar, few large files, for moving the corpus or for "
-    "other programs. speechssl itself does not train from it.",
+    help="Also write OUT/<split>/shar: Lhotse Shar, few large files with the audio in them. All "
+    "commands read a split from there where its cuts.jsonl.gz is missing: move the corpus with "
+    "rsync -a --exclude 'cuts.jsonl.gz*' OUT/ CLUSTER:OUT/.",
 )
 @click.option(
     "--jobs",

@@ -18,9 +18,8 @@ from lhotse import MonoCut
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.corpus import check_output, write_splits
 from speechssl.data.corpus_report import summarize
-from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts
+from speechssl.data.manifest import cut_text, cuts_path, hash_manifest, hours, load_cuts
 from speechssl.errors import ManifestError, RunFolderError
-from speechssl.files import sha256
 
 
 @click.command(
@@ -44,7 +43,7 @@ def main(data_dir: Path, out: Path, minutes: float | None, seed: int, overwrite:
         raise ManifestError(f"{data_dir}: train has no transcripts; prepare the corpus with some.")
     chosen = cuts if minutes is None else choose(cuts, minutes, seed, str(data_dir))
     held = {s: cuts_path(data_dir, s) for s in ("dev", "test") if cuts_path(data_dir, s).exists()}
-    content = [repr([cut.to_dict() for cut in chosen]), *map(sha256, held.values())]
+    content = [repr([cut.to_dict() for cut in chosen]), *map(hash_manifest, held.values())]
     fingerprint = hashlib.sha256("\n".join(content).encode()).hexdigest()
     if check_output(out, fingerprint, overwrite):
         click.echo(f"{out}: already this subset; nothing to do.")

@@ -36,7 +36,9 @@ def command(
     nbest: int | None,
     decoding: DecodingSettings,
 ) -> None:
-    """Transcribe every cut in CUTS (a cuts.jsonl.gz) with the recogniser in the folder MODEL.
+    """Transcribe every cut in CUTS with the recogniser in the folder MODEL.
+
+    CUTS is a cuts.jsonl.gz or a folder in Lhotse Shar, as data/test/shar.
 
     HYPS.jsonl gets one line per cut, in the order of CUTS: {"id", "text", "reference" (if the
     cut has a transcript), "seconds", "confidence"}, and with --nbest "nbest": [{"text", "score"},

@@ -15,7 +15,8 @@ QUANTILES = {"shortest": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "longest
 @click.command(short_help="Describe a model, a run or a corpus.")
 @click.argument("path", type=click.Path(path_type=Path))
 def command(path: Path) -> None:
-    """Say what PATH is: a model folder, the folder of a run, a DATA_DIR or a cuts.jsonl.gz.
+    """Say what PATH is: a model folder, the folder of a run, a DATA_DIR, a cuts.jsonl.gz
+    or a folder in Lhotse Shar.
 
     Of a model: kind, size, encoder, tokens and what trained it. Of a run: recipe, progress, last
     metrics and best checkpoint. Of cuts: utterances, hours, speakers, languages, durations.
@@ -27,12 +28,13 @@ def command(path: Path) -> None:
       speechssl info data
     """
     from speechssl.data.manifest import SPLITS, cuts_path
+    from speechssl.data.shar import is_shar
     from speechssl.errors import ManifestError
     from speechssl.models.folder import CONFIG, WEIGHTS
     from speechssl.training.run_folder import RECIPE_FILE
 
-    splits = [split for split in SPLITS if cuts_path(path, split).is_file()]
-    if path.is_file():
+    splits = [split for split in SPLITS if cuts_path(path, split).exists()]
+    if path.is_file() or is_shar(path):
         sections = {str(path): describe_cuts(path)}
     elif (path / RECIPE_FILE).is_file():
         sections = {f"run {path}": describe_run(path)}

@@ -75,7 +75,7 @@ def command(
         fit_mb=fit_mb,
     )
     wanted = [split for split in splits.split(",") if split]
-    present = [s for s in wanted if s == wanted[0] or cuts_path(data_dir, s).is_file()]
+    present = [s for s in wanted if s == wanted[0] or cuts_path(data_dir, s).exists()]
     report = label(data_dir, name, present, config, overwrite=overwrite)
     for split, numbers in report["splits"].items():
         usage = numbers["frames_per_cluster"]

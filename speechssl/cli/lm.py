@@ -106,7 +106,7 @@ def _lines(path: Path) -> Iterator[str]:
     from speechssl.data.manifest import cut_text, load_cuts
     from speechssl.errors import LanguageModelError
 
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
+    if path.name.endswith((".jsonl", ".jsonl.gz")) or path.is_dir():
         yield from (cut_text(cut) or "" for cut in load_cuts(path))
         return
     try:

@@ -17,11 +17,12 @@ import torch
 import torchaudio.functional
 from torch import Tensor
 
+from speechssl.data.shar import read_stored
 from speechssl.errors import AudioError
 from speechssl.frames import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from lhotse import MonoCut
+    from lhotse import AudioSource, MonoCut
 
 SNDFILE_SUFFIXES = (
     ".wav",
@@ -80,15 +81,17 @@ def read_audio(
     start: float = 0.0,
     duration: float | None = None,
     channel: int | None = None,
+    content: BinaryIO | None = None,
 ) -> Tensor:
     """Reads a recording, or a part of it, as [S] float32 samples at 16 kHz.
 
     ``start`` and ``duration`` are in seconds; without ``duration`` it reads to the end. All
-    channels are averaged unless ``channel`` (from 0) picks one. Raises ``AudioError`` if the file
-    is missing, a folder, empty, not decodable, truncated, shorter than the wanted part, or holds
-    samples that are not finite.
+    channels are averaged unless ``channel`` (from 0) picks one. With ``content``, the bytes of a
+    recording, ``path`` only names it in messages. Raises ``AudioError`` if the file is missing, a
+    folder, empty, not decodable, truncated, shorter than the wanted part, or holds samples that
+    are not finite.
     """
-    samples, rate = decode_audio(path, start=start, duration=duration)
+    samples, rate = decode_audio(path, start=start, duration=duration, content=content)
     if channel is None:
         mono = samples.mean(dim=1) if samples.shape[1] > 1 else samples[:, 0]
     elif channel < samples.shape[1]:
@@ -106,14 +109,21 @@ def read_cut(cut: MonoCut) -> Tensor:
 
     S is always ``cut_samples(cut)``. Of a recording with several channels only the cut's channel
     is read, or the average of all if the cut carries the custom field ``downmix``. Recordings
-    that are not a plain file (transforms, URLs) are read by Lhotse. Raises ``AudioError``.
+    that are neither a plain file nor stored in a tar (``data.shar``), but have transforms, URLs and
+    so on, are read by Lhotse. Raises ``AudioError``.
     """
-    file = _plain_file(cut)
-    if file is None:
-        waveform = _read_through_lhotse(cut)
-    else:
-        path, channel = file
-        waveform = read_audio(path, start=cut.start, duration=cut.duration, channel=channel)
+    source = _plain_source(cut)
+    if source is None:
+        return _fit(_read_through_lhotse(cut), cut_samples(cut))
+    downmix = bool((cut.custom or {}).get("downmix"))
+    stored = source.type == "shar"
+    waveform = read_audio(
+        f"{source.source} (cut {cut.id})" if stored else source.source,
+        start=cut.start,
+        duration=cut.duration,
+        channel=None if downmix else source.channels.index(cut.channel),
+        content=read_stored(source.source) if stored else None,
+    )
     return _fit(waveform, cut_samples(cut))
 
 
@@ -123,19 +133,25 @@ def cut_samples(cut: MonoCut) -> int:
 
 
 def decode_audio(
-    path: Path | str, *, start: float = 0.0, duration: float | None = None
+    path: Path | str,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    content: BinaryIO | None = None,
 ) -> tuple[Tensor, int]:
     """Decodes a recording, or a part of it, as it is stored.
 
-    Returns the samples ([N, channels] float32) and their rate in samples per second. Raises
-    ``AudioError`` as ``read_audio`` does.
+    Returns the samples ([N, channels] float32) and their rate in samples per second. Takes
+    ``content`` and raises ``AudioError`` as ``read_audio`` does.
     """
     path = Path(path)
-    check_file(path)
-    if path.suffix.lower() in FFMPEG_SUFFIXES:
-        samples, rate = _decode_with_ffmpeg(path, start, duration)
+    if content is not None:
+        samples, rate = _decode_with_sndfile(path, start, duration, content)
     else:
-        samples, rate = _decode_with_sndfile(path, start, duration)
+        check_file(path)
+        ffmpeg = path.suffix.lower() in FFMPEG_SUFFIXES
+        decode = _decode_with_ffmpeg if ffmpeg else _decode_with_sndfile
+        samples, rate = decode(path, start, duration)
     if duration is not None:
         samples = _fill(samples, round(duration * rate), rate, path, start)
     if samples.numel() == 0:
@@ -231,9 +247,11 @@ def _wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
     return 0, 0
 
 
-def _decode_with_sndfile(path: Path, start: float, duration: float | None) -> tuple[Tensor, int]:
+def _decode_with_sndfile(
+    path: Path, start: float, duration: float | None, content: BinaryIO | None = None
+) -> tuple[Tensor, int]:
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(content or path) as file:
             rate = int(file.samplerate)
             first = round(start * rate)
             rest = max(0, file.frames - first)
@@ -295,15 +313,14 @@ def _fit(waveform: Tensor, samples: int) -> Tensor:
     return torch.nn.functional.pad(waveform, (0, missing)) if missing > 0 else waveform[:samples]
 
 
-def _plain_file(cut: MonoCut) -> tuple[Path, int | None] | None:
-    """The file of a cut and the channel to read (None: average), if it is a plain file."""
+def _plain_source(cut: MonoCut) -> AudioSource | None:
+    """Where the channel of a cut is, if it is in a plain file or stored in a tar."""
     recording = cut.recording
     if recording is None or recording.transforms:
         return None
     for source in recording.sources:
-        if source.type == "file" and cut.channel in source.channels:
-            downmix = bool((cut.custom or {}).get("downmix"))
-            return Path(source.source), None if downmix else source.channels.index(cut.channel)
+        if source.type in ("file", "shar") and cut.channel in source.channels:
+            return source
     return None
 
 

@@ -23,7 +23,7 @@ from speechssl.data.corpus_report import (
 from speechssl.data.index import Cuts, index_path
 from speechssl.data.journal import Journal
 from speechssl.data.listening import Heard, concerns
-from speechssl.data.manifest import SPLITS, cuts_path, save_cuts
+from speechssl.data.manifest import SPLITS, cuts_path, load_cuts, save_cuts, shar_path
 from speechssl.data.segmenting import file_key
 from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError, RunFolderError
@@ -127,12 +127,15 @@ def write_splits(
     report: Report,
     copies: Mapping[str, Path] | None = None,
 ) -> None:
-    """Writes the report, the cuts of each split, and splits that are ``copies`` of other files.
+    """Writes the report, the cuts of each split, and splits that are ``copies`` of other manifests.
 
-    Each split is indexed at once, so that training starts without reading it whole. In this
-    order ``check_output`` knows an interrupted run: its report names splits that are missing.
+    What another corpus left in ``out``, in Shar too, is removed. Each split is indexed at once, so
+    that training starts without reading it whole. In this order ``check_output`` knows an
+    interrupted run: its report names splits that are missing.
     """
     for split in SPLITS:
+        shutil.rmtree(shar_path(out, split), ignore_errors=True)
+        index_path(shar_path(out, split)).unlink(missing_ok=True)
         cuts_path(out, split).unlink(missing_ok=True)
         index_path(cuts_path(out, split)).unlink(missing_ok=True)
     report.write(out)
@@ -140,6 +143,9 @@ def write_splits(
         if cuts:
             save_cuts(cuts, cuts_path(out, split))
     for split, source in (copies or {}).items():
+        if source.is_dir():  # in Shar, with places relative to it
+            save_cuts(load_cuts(source), cuts_path(out, split))
+            continue
         with atomic_path(cuts_path(out, split)) as temporary:
             shutil.copyfile(source, temporary)
     for split in SPLITS:

@@ -24,8 +24,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from speechssl.data.manifest import (
+    hash_manifest,
     join_texts,
     missing_text,
+    named,
     no_cuts,
     parse_cut,
     parse_json,
@@ -33,7 +35,7 @@ from speechssl.data.manifest import (
     repeated_id,
 )
 from speechssl.errors import ManifestError
-from speechssl.files import atomic_path, sha256
+from speechssl.files import atomic_path
 from speechssl.frames import SAMPLE_RATE, num_frames
 
 logger = logging.getLogger("speechssl")
@@ -59,14 +61,15 @@ class Cuts:
 
     @classmethod
     def open(cls, path: Path | str) -> Cuts:
-        """All cuts of the manifest at ``path`` (a ``.jsonl`` or ``.jsonl.gz``), in its order.
+        """All cuts of the manifest at ``path``, in its order: a ``.jsonl`` or ``.jsonl.gz``, or a
+        folder in Lhotse Shar.
 
         Makes the index if there is none, or if it was made from another content (about ten
-        seconds for a million cuts); where it cannot be written it stays in memory. Raises
-        ``ManifestError`` if the manifest is missing, damaged, not JSON or empty, if a line is no
-        MonoCut with a recording, or if ids repeat.
+        seconds for a million cuts, minutes in Shar); where it cannot be written it stays in memory.
+        Raises ``ManifestError`` if the manifest is missing, damaged, not JSON or empty, if a line
+        is no MonoCut with a recording, or if ids repeat.
         """
-        index = open_index(Path(path))
+        index = open_index(named(path))
         return cls(index, np.arange(len(index.durations)))
 
     @property
@@ -207,7 +210,8 @@ ARRAYS = tuple(f.name for f in fields(ManifestIndex) if f.name not in ("path", "
 
 
 def index_path(path: Path) -> Path:
-    """Where the index of a manifest lies: ``cuts.jsonl.gz.index`` beside ``cuts.jsonl.gz``."""
+    """Where the index of a manifest lies: ``cuts.jsonl.gz.index`` beside ``cuts.jsonl.gz``, and
+    ``shar.index`` beside the folder ``shar``."""
     return path.with_name(f"{path.name}.index")
 
 
@@ -215,7 +219,7 @@ def open_index(path: Path) -> ManifestIndex:
     """The index of the manifest at ``path``; made where it is missing, stale or damaged."""
     file = index_path(path)
     try:
-        manifest_hash = sha256(path)
+        manifest_hash = hash_manifest(path)
     except OSError:
         next(read_lines(path), None)  # says what is wrong with the manifest
         raise
@@ -267,7 +271,7 @@ def build_index(path: Path) -> ManifestIndex:
     seconds = np.frombuffer(durations)
     index = ManifestIndex(
         path,
-        manifest_hash=sha256(path),
+        manifest_hash=hash_manifest(path),
         durations=seconds,
         samples=_samples(seconds, np.frombuffer(rates, np.int64)),
         ids=np.frombuffer(ids, np.uint8),

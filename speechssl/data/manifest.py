@@ -1,9 +1,13 @@
-"""Lhotse manifests: where they are in a DATA_DIR, and reading them with all mistakes named."""
+"""Lhotse manifests: where they are in a DATA_DIR, and reading them with all mistakes named.
+
+A manifest is a ``cuts.jsonl.gz``, or a folder in Lhotse Shar (``data.shar``).
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,20 +17,36 @@ from lhotse import CutSet, MonoCut
 from lhotse.serialization import decode_json_line, deserialize_item
 from tqdm import tqdm
 
+from speechssl.data.shar import is_shar, shar_hash, shards, stored_recordings, tar_of
 from speechssl.errors import ManifestError
-from speechssl.files import atomic_path
+from speechssl.files import atomic_path, sha256
 
 SPLITS = ("train", "dev", "test")
 """The splits that a DATA_DIR may have; one that has no cuts is not there."""
 
 
 def cuts_path(data_dir: Path | str, split: str) -> Path:
-    """Where a DATA_DIR keeps the cuts of a split: ``<data_dir>/<split>/cuts.jsonl.gz``."""
-    return Path(data_dir) / split / "cuts.jsonl.gz"
+    """Where a DATA_DIR keeps the cuts of a split: ``<data_dir>/<split>/cuts.jsonl.gz``.
+
+    If that is missing and the split has its cuts in Lhotse Shar: that folder (``shar_path``).
+    """
+    path = Path(data_dir) / split / "cuts.jsonl.gz"
+    shar = shar_path(data_dir, split)
+    return shar if not path.exists() and is_shar(shar) else path
+
+
+def shar_path(data_dir: Path | str, split: str) -> Path:
+    """Where a DATA_DIR may keep a split in Lhotse Shar: ``<data_dir>/<split>/shar``."""
+    return Path(data_dir) / split / "shar"
+
+
+def hash_manifest(path: Path) -> str:
+    """The SHA-256 of a manifest, in hexadecimal. Raises ``OSError`` if it cannot be read."""
+    return shar_hash(path) if is_shar(path) else sha256(path)
 
 
 def load_cuts(path: Path | str, *, need_text: bool = False) -> CutSet:
-    """Reads a ``cuts.jsonl.gz`` whole, as a CutSet of MonoCuts in the order of the file.
+    """Reads a manifest whole, as a CutSet of MonoCuts in its order.
 
     Training, which may see millions of cuts, opens them with ``index.Cuts`` instead. Relative
     paths of recordings are resolved against the manifest's folder, then against the folder above
@@ -34,7 +54,7 @@ def load_cuts(path: Path | str, *, need_text: bool = False) -> CutSet:
     empty, if a line is no MonoCut with a recording, if ids repeat, and with ``need_text`` if a
     cut has no transcript (naming the first).
     """
-    path = Path(path)
+    path = named(path)
     cuts: dict[str, MonoCut] = {}
     for number, line in read_lines(path):
         cut = parse_cut(line, f"{path}: line {number}", path.parent)
@@ -46,6 +66,11 @@ def load_cuts(path: Path | str, *, need_text: bool = False) -> CutSet:
     if not cuts:
         raise no_cuts(path)
     return CutSet.from_cuts(cuts.values())
+
+
+def named(path: Path | str) -> Path:
+    """``path`` with the name of its file or folder, which ``.`` and ``..`` do not tell."""
+    return Path(os.path.abspath(path)) if Path(path).name in ("", "..") else Path(path)
 
 
 def save_cuts(cuts: Iterable[MonoCut], path: Path | str) -> None:
@@ -75,10 +100,38 @@ def hours(cuts: Iterable[MonoCut]) -> float:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The non-empty lines of a text file, gzipped or not by its name, with their numbers.
+    """The non-empty lines of a manifest, with their numbers.
 
-    Shows progress where it takes long. Raises ``ManifestError``.
+    ``path`` is a text file, gzipped or not by its name, or a folder in Lhotse Shar. Shows progress
+    where it takes long. Raises ``ManifestError``.
     """
+    return _shar_lines(path) if is_shar(path) else _text_lines(path)
+
+
+def _shar_lines(folder: Path) -> Iterator[tuple[int, str]]:
+    """The cuts of all shards, one after the other, each with the place of its recording."""
+    count = 0
+    pairs = tqdm(shards(folder), desc=f"reading {folder}", unit="shard", delay=2, disable=None)
+    for cuts, tar in pairs:
+        stored = stored_recordings(tar)
+        for number, line in _text_lines(cuts):
+            data = parse_json(line, f"{cuts}: line {number}")
+            cut_id, recording = next(stored, (None, None))
+            if recording is None or cut_id != data.get("id"):
+                raise ManifestError(
+                    f"{cuts}: line {number}: cut {data.get('id')!r} is not in its place in {tar}, "
+                    f"where there is {cut_id or 'nothing more'!r}; copy or write the folder again."
+                )
+            count += 1
+            yield count, json.dumps({**data, "recording": recording}, ensure_ascii=False)
+        if next(stored, None) is not None:
+            raise ManifestError(
+                f"{tar}: has more recordings than {cuts} has cuts; copy both again."
+            )
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The non-empty lines of a text file, with their numbers."""
     try:
         with (
             open(path, "rb") as file,
@@ -99,10 +152,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     bar.update(file.tell() - bar.n)
     except FileNotFoundError:
         raise ManifestError(
-            f"{path}: no such file; give a cuts.jsonl.gz that one of tools/prepare_*.py wrote."
+            f"{path}: no such file; give a cuts.jsonl.gz that one of tools/prepare_*.py wrote, or "
+            "a folder in Lhotse Shar."
         ) from None
     except IsADirectoryError:
-        raise ManifestError(f"{path}: is a folder; give the cuts.jsonl.gz in it.") from None
+        raise ManifestError(
+            f"{path}: is a folder without recording.000000.tar, so not in Lhotse Shar; give the "
+            "cuts.jsonl.gz in it."
+        ) from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: is damaged or not gzip ({error}); {_REDO}") from None
 
@@ -163,8 +220,9 @@ _REDO = "prepare the corpus again."
 def _resolve(cut: MonoCut, folder: Path) -> None:
     """Makes relative file paths of the cut's recording absolute, where the file is found."""
     for source in cut.recording.sources:
-        if source.type == "file" and not Path(source.source).is_absolute():
+        file = tar_of(source.source) if source.type == "shar" else source.source
+        if source.type in ("file", "shar") and file and not Path(file).is_absolute():
             for base in (folder, folder.parent):
-                if (base / source.source).exists():
-                    source.source = str((base / source.source).resolve())
+                if (base / file).exists():
+                    source.source = str((base / file).resolve()) + source.source[len(file) :]
                     break

@@ -1,7 +1,7 @@
-"""A prepared corpus as Lhotse Shar: few large files instead of many small ones.
+"""Writing a prepared corpus as Lhotse Shar: few large files instead of many small ones.
 
-For moving a corpus, or for other programs that read Shar (icefall, NeMo). speechssl itself trains
-from ``cuts.jsonl.gz`` and the recordings that it names.
+For moving a corpus to where it is trained on (``data.shar`` reads it), and for other programs that
+read Shar (icefall, NeMo).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from speechssl.data.audio import read_cut
 from speechssl.data.index import Cuts
-from speechssl.data.manifest import SPLITS, cuts_path
+from speechssl.data.manifest import SPLITS, cuts_path, shar_path
 from speechssl.data.parallel import map_in_order
 from speechssl.files import sha256, write_text
 from speechssl.frames import SAMPLE_RATE
@@ -32,24 +32,25 @@ STAMP = "shar.made_from"
 
 
 def write_shards(out: Path, *, jobs: int = 1) -> None:
-    """Writes ``<out>/<split>/shar/`` for each split of a prepared corpus.
+    """Writes ``<out>/<split>/shar/``, and its index, for each split of a prepared corpus.
 
-    The audio is what training sees (16 kHz, one channel), as 16-bit FLAC. A split whose shards
-    are there is left alone; half a folder never bears the name. Raises ``AudioError`` if a
-    recording has become unreadable.
+    The audio is what training sees (16 kHz, one channel), as 16-bit FLAC: nothing is lost of 16-bit
+    recordings at 16 kHz. A split whose shards are there, or that has nothing else, is left alone;
+    half a folder never bears the name. Raises ``AudioError`` if a recording has become unreadable.
     """
     for split in SPLITS:
         path = cuts_path(out, split)
-        folder = path.parent / "shar"
+        if not path.is_file():
+            continue
+        folder = shar_path(out, split)
         stamp = folder.with_name(STAMP)
-        made_from = sha256(path) if path.is_file() else ""
+        made_from = sha256(path)
         if folder.is_dir() and stamp.is_file() and stamp.read_text() == made_from:
             continue
         stamp.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-        if made_from:
-            _write_split(path, folder, jobs)
-            write_text(stamp, made_from)
+        _write_split(path, folder, jobs)
+        write_text(stamp, made_from)
 
 
 def _write_split(path: Path, folder: Path, jobs: int) -> None:
@@ -62,6 +63,7 @@ def _write_split(path: Path, folder: Path, jobs: int) -> None:
         for cut in tqdm(made, total=len(cuts), desc=f"writing {folder}", unit="cut", disable=None):
             writer.write(cut)
     os.replace(temporary, folder)
+    Cuts.open(folder)
     click.echo(f"{folder}: {len(cuts)} cuts")
 
 

@@ -272,7 +272,7 @@ def _new_encoder(recipe: FinetuneRecipe, init: Path | None) -> Encoder:
 
 
 def _has_dev(data_dir: Path) -> bool:
-    return cuts_path(data_dir, "dev").is_file()
+    return cuts_path(data_dir, "dev").exists()
 
 
 def _transcribed_cuts(data_dir: Path, split: str, recipe: FinetuneRecipe) -> Cuts:

@@ -249,7 +249,7 @@ def _read_splits(
     splits: dict[str, tuple[Cuts, FrameTargets | None]] = {}
     for split in ("train", "dev"):
         path = cuts_path(data_dir, split)
-        if split == "dev" and not path.is_file():
+        if split == "dev" and not path.exists():
             continue
         cuts = usable_cuts(Cuts.open(path), recipe.data, str(path))
         targets = None

@@ -9,10 +9,12 @@ import soundfile
 from lhotse import CutSet
 
 from speechssl.data.audio import read_cut
-from speechssl.data.corpus import write_corpus
+from speechssl.data.corpus import write_corpus, write_splits
+from speechssl.data.corpus_report import Report
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.data.shards import write_shards
 from speechssl.data.utterance import Utterance
+from speechssl.errors import RunFolderError
 from tests.conftest import speak
 
 
@@ -58,8 +60,41 @@ def test_shards_are_written_once_and_never_stale(out: Path) -> None:
         "cuts.jsonl.gz",
         "cuts.jsonl.gz.index",
         "shar",
+        "shar.index",
         "shar.made_from",
     ]
     shutil.copyfile(cuts_path(out, "dev"), cuts_path(out, "train"))
     write_shards(out)
     assert [cut.id for cut in CutSet.from_shar(in_dir=out / "train" / "shar")] == ["x.wav"]
+
+
+def test_shards_without_their_manifest_are_left_alone(out: Path) -> None:
+    write_shards(out)
+    cuts_path(out, "dev").unlink()
+    (out / "dev" / "shar.made_from").unlink()
+    write_shards(out)
+    assert [cut.id for cut in load_cuts(cuts_path(out, "dev"))] == ["x.wav"]
+
+
+def test_another_corpus_leaves_no_shards_behind(out: Path, tmp_path: Path) -> None:
+    write_shards(out)
+    for split in ("train", "dev"):
+        cuts_path(out, split).unlink()  # nothing but Shar
+    splits = {"train": [Utterance("other", tmp_path / "mono.wav", "haha")]}
+    with pytest.raises(RunFolderError, match="already holds another corpus"):
+        write_corpus(out, splits, corpus="other")
+    write_corpus(out, splits, corpus="other", overwrite=True)
+    assert [cut.id for cut in load_cuts(cuts_path(out, "train"))] == ["other"]
+    assert not cuts_path(out, "dev").exists()
+    assert not [*out.glob("*/shar"), *out.glob("*/shar.index")]
+
+
+def test_a_split_in_shar_can_be_copied_to_another_corpus(out: Path, tmp_path: Path) -> None:
+    write_shards(out)
+    cuts_path(out, "dev").unlink()
+    train = list(load_cuts(cuts_path(out, "train")))
+    copies = {"dev": cuts_path(out, "dev")}
+    write_splits(tmp_path / "new", {"train": train}, Report("new", ""), copies=copies)
+    (cut,) = load_cuts(cuts_path(tmp_path / "new", "dev"))
+    assert cut.id == "x.wav"
+    assert read_cut(cut).abs().max() > 0.01
