@@ -140,33 +140,12 @@ def differences(frames: Tensor) -> Tensor:
     return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
 
 
-class LayerFeatures:
-    """The output of one transformer layer of a model folder's encoder."""
-
-    def __init__(self, model: Path, layer: int) -> None:
-        self.encoder: Encoder = load_encoder(model).eval()
-        layers = self.encoder.config.layers
-        require(0 <= layer <= layers, "layer", f"between 0 and {layers}", layer)
-        self.name = sha256(model / WEIGHTS)
-        self.layer = layer
-        self.device = find_device()
-        self.encoder.to(self.device)
-
-    @torch.inference_mode()
-    def __call__(self, waveforms: list[Tensor]) -> list[Tensor]:
-        """[S] waveforms -> [T, D] frames each, in one padded forward pass."""
-        batch = collate(waveforms)
-        batch.to(self.device)
-        hidden = self.encoder.hidden_states(batch.waveforms, batch.lengths, self.layer)
-        counts = num_frames(batch.lengths).tolist()
-        return [frames[:count].float().cpu() for frames, count in zip(hidden, counts)]
-
-
 class ModelLayers:
     """The hidden states of several layers of a model folder's encoder."""
 
     def __init__(self, model: Path, layers: Sequence[int] | None = None) -> None:
-        """``layers`` count from 1, 0 being the first layer's input; None stands for all.
+        """``layers`` count from 1, 0 being the first layer's input; None stands for all. Those
+        above the highest are not computed.
 
         Raises ``ConfigError`` for a layer that the encoder does not have.
         """
@@ -185,11 +164,24 @@ class ModelLayers:
         """[S] waveforms -> for each its layers, [T, D] each, in one padded forward pass."""
         batch = collate(waveforms)
         batch.to(self.device)
-        encoder, counts = self.encoder, num_frames(batch.lengths)
-        frames = encoder.normalize(encoder.extract(batch.waveforms, batch.lengths))
-        _, states = encoder.contextualize(encoder.project(frames), counts, layers=True)
-        wanted = [states[layer].float().cpu() for layer in self.layers]
-        return [[state[row, :count] for state in wanted] for row, count in enumerate(counts)]
+        states = self.encoder.hidden_states(batch.waveforms, batch.lengths, self.layers)
+        states = [state.float().cpu() for state in states]
+        counts = num_frames(batch.lengths).tolist()
+        return [[state[row, :count] for state in states] for row, count in enumerate(counts)]
+
+
+class LayerFeatures:
+    """The output of one transformer layer of a model folder's encoder."""
+
+    def __init__(self, model: Path, layer: int) -> None:
+        """Raises ``ConfigError`` for a layer that the encoder does not have."""
+        self._layers = ModelLayers(model, [layer])
+        self.name = self._layers.name
+        self.layer = layer
+
+    def __call__(self, waveforms: list[Tensor]) -> list[Tensor]:
+        """[S] waveforms -> [T, D] frames each, in one padded forward pass."""
+        return [frames for (frames,) in self._layers(waveforms)]
 
 
 class LogMels:

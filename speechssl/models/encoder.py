@@ -6,8 +6,9 @@ network. It does not know which objective trains it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, overload
 
 import torch
@@ -198,7 +199,9 @@ class Encoder(nn.Module):
         inputs [B, T, D] as ``apply_mask`` leaves them, num_frames [B], visible [B, T] bool on the
         CPU -> the context of the visible frames, recording by recording: [N, D]. The others are
         left out once the position embedding, which has seen the mask in their places, is added.
+        Not with ``squeeze``, which joins visible frames with others.
         """
+        assert self.squeeze is None
         *_, context = self._states(inputs, num_frames, visible=visible)
         return context
 
@@ -216,17 +219,19 @@ class Encoder(nn.Module):
         frames = num_frames(lengths)
         return self.contextualize(inputs, frames), frames
 
-    def hidden_states(self, waveforms: Tensor, lengths: Tensor, layer: int) -> Tensor:
-        """Output of layer number ``layer`` (0: the first layer's input; see ``contextualize``).
+    def hidden_states(
+        self, waveforms: Tensor, lengths: Tensor, layers: Sequence[int]
+    ) -> list[Tensor]:
+        """Outputs of the layers of these numbers (0: the first layer's input; see
+        ``contextualize``), in their order; no layer above the highest of them is computed.
 
-        waveforms [B, S], lengths [B] samples -> [B, T, D]. Layers above are not computed.
+        waveforms [B, S], lengths [B] samples -> [B, T, D] each.
         """
-        assert 0 <= layer <= self.config.layers, f"no layer {layer}"
+        assert all(0 <= layer <= self.config.layers for layer in layers), f"not all of {layers}"
         inputs = self.project(self.normalize(self.extract(waveforms, lengths)))
-        for index, state in enumerate(self._states(inputs, num_frames(lengths))):
-            if index == layer:
-                return state
-        raise AssertionError
+        computed = islice(self._states(inputs, num_frames(lengths)), max(layers) + 1)
+        states = {layer: state for layer, state in enumerate(computed) if layer in layers}
+        return [states[layer] for layer in layers]
 
     def _states(
         self,
@@ -243,15 +248,11 @@ class Encoder(nn.Module):
             return
         length = inputs.size(1)
         inputs = self.squeeze(zero_padding(inputs, padding_mask(frames, length, inputs.device)))
-        joined = None if visible is None else self.squeeze.join_visible(visible)
-        squeezed = self._transform(inputs, self.squeeze.count(frames), visible=joined)
-        for number, state in enumerate(squeezed):
+        for number, state in enumerate(self._transform(inputs, self.squeeze.count(frames))):
             if number < len(self.layers):
                 yield self.squeeze.repeat(state, length)
-            elif visible is None:
-                yield take_frames(self.squeeze.undo(state, length), positions)
             else:
-                yield self.squeeze.undo_visible(state, visible)
+                yield take_frames(self.squeeze.undo(state, length), positions)
 
     def _transform(
         self,

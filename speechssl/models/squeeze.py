@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from speechssl.devices import to_device
-
 
 class Squeeze(nn.Module):
     """Joins neighbouring frames in front of the transformer and splits them behind it.
@@ -38,23 +36,3 @@ class Squeeze(nn.Module):
     def repeat(self, hidden: Tensor, frames: int) -> Tensor:
         """``undo`` for hidden states: each joined frame again and again. -> [B, T, D]."""
         return hidden.repeat_interleave(self.factor, dim=1)[:, :frames]
-
-    def join_visible(self, visible: Tensor) -> Tensor:
-        """Which joined frames hold a visible one. [B, T] bool -> [B, joined T] bool."""
-        return self._groups(visible).any(-1)
-
-    def undo_visible(self, hidden: Tensor, visible: Tensor) -> Tensor:
-        """``undo`` of joined frames without those that hold no visible frame.
-
-        hidden [N', D] of the N' others, visible [B, T] bool on the CPU -> its N frames, [N, D].
-        """
-        groups = self._groups(visible)
-        places = to_device(groups[groups.any(-1)].flatten().nonzero()[:, 0], hidden.device)
-        frames = self.split(hidden).reshape(-1, hidden.size(1))  # [N' factor, D]
-        chosen: Tensor = frames.index_select(0, places)
-        return chosen
-
-    def _groups(self, visible: Tensor) -> Tensor:
-        """[B, T] -> [B, joined T, factor]."""
-        missing = -visible.size(1) % self.factor
-        return F.pad(visible, (0, missing)).unflatten(1, (-1, self.factor))  # type: ignore[no-untyped-call, no-any-return]

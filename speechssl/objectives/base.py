@@ -148,6 +148,12 @@ class RunClock:
         the first change."""
         return math.inf if self.fraction is None else max(0.0, fraction - self.fraction)
 
+    def kept(self, fraction: float, horizon: float) -> float:
+        """The share of itself that an average that reaches back ``horizon`` of the run keeps
+        since then: 1 where ``fraction`` was announced before, and before the first change, when
+        what has been collected for it is of another run (continued pretraining)."""
+        return 1.0 if self.fraction is None else math.exp(-self.elapsed(fraction) / horizon)
+
     def get_extra_state(self) -> Tensor:
         """``fraction``; NaN for None."""
         fraction = math.nan if self.fraction is None else self.fraction

@@ -291,5 +291,4 @@ def _distractors(mask: Tensor, number: int) -> Tensor:
     of_own = counts.repeat_interleave(counts)[:, None]  # [M, 1]
     position = (mask.cumsum(dim=1) - 1)[mask][:, None]  # [M, 1]
     drawn = (torch.rand(len(position), number) * (of_own - 1)).long()
-    drawn = drawn.minimum(of_own - 2)  # float32 may round up
     return drawn + (drawn >= position)

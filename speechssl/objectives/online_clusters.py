@@ -10,7 +10,6 @@ of the batch.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -95,8 +94,7 @@ class OnlineClusters(Objective):
 
         An update that is announced again starts again: what was collected for it is forgotten.
         """
-        elapsed = self.teacher.elapsed(fraction)
-        self.codebooks.absorb(math.exp(-elapsed / self.config.codebook_horizon))
+        self.codebooks.absorb(self.teacher.kept(fraction, self.config.codebook_horizon))
         self.teacher.follow_encoder(encoder, fraction)
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:

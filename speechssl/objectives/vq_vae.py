@@ -16,7 +16,6 @@ codewords, Q size of a latent.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -112,8 +111,8 @@ class VQVAE(RunClock, Objective):
         An update that is announced again starts again: what was collected for it is forgotten.
         """
         if isinstance(self.bottleneck, Codebook):
-            decay = math.exp(-self.elapsed(fraction) / self.config.codebook_horizon)
-            self.bottleneck.codebook.absorb(decay)
+            kept = self.kept(fraction, self.config.codebook_horizon)
+            self.bottleneck.codebook.absorb(kept)
         self.fraction = fraction
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:

@@ -49,6 +49,7 @@ from speechssl.data.index import Cuts
 from speechssl.data.loading import CutLoader
 from speechssl.errors import ConfigError, RunFolderError
 from speechssl.models.encoder import EncoderConfig, TransformerLayer
+from speechssl.objectives.teacher import EncoderTeacher
 from speechssl.training.metrics import (
     ConsoleRecorder,
     DoctorRecorder,
@@ -313,9 +314,16 @@ def transformer_layers(model: nn.Module) -> list[TransformerLayer]:
 
 
 def compile_layers(model: nn.Module, **options: Any) -> None:
-    """Compiles each transformer layer, in place; ``options`` are those of ``torch.compile``."""
+    """Compiles each transformer layer, in place; ``options`` are those of ``torch.compile``.
+
+    Not those of an ``EncoderTeacher``: their hooks would not be called, for what is compiled for
+    one layer serves all others, hooks or not.
+    """
+    teachers = [module for module in model.modules() if isinstance(module, EncoderTeacher)]
+    left_out = {layer for teacher in teachers for layer in transformer_layers(teacher)}
     for layer in transformer_layers(model):
-        layer.compile(**options)  # type: ignore[no-untyped-call]
+        if layer not in left_out:
+            layer.compile(**options)  # type: ignore[no-untyped-call]
 
 
 def shard_layers(model: nn.Module, granularity: str, wrapper: FSDPWrapper) -> nn.Module:

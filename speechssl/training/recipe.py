@@ -95,8 +95,13 @@ class ScheduleConfig:
     """Rate at the end, as a share of the peak."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.warmup <= 1, "warmup", "between 0 and 1", self.warmup)
-        require(0 <= self.hold <= 1 - self.warmup, "hold", "between 0 and 1 - warmup", self.hold)
+        require(0 <= self.warmup < 1, "warmup", "from 0 to below 1", self.warmup)
+        if self.kind == "tri_stage":
+            fits = 0 <= self.hold <= 1 - self.warmup
+            require(fits, "hold", "between 0 and 1 - warmup", self.hold)
+            rule = "positive, because the rate falls exponentially"
+            require(self.final_scale > 0, "final_scale", rule, self.final_scale)
+        require(self.final_scale >= 0, "final_scale", "0 or more", self.final_scale)
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,8 @@ class TrainingConfig:
     share of every layer's weights, gradients and optimizer state, for models that do not fit."""
 
     max_grad_norm: float = 5.0
+    """Norm to which larger gradients are scaled down; ``.inf`` leaves all as they are."""
+
     log_every: int = 50
     """Updates between lines of metrics."""
 
@@ -127,6 +134,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("updates", "log_every", "validate_every", "keep_last", "keep_best"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        require(self.max_grad_norm > 0, "max_grad_norm", "positive", self.max_grad_norm)
         require(
             self.validate_every % self.log_every == 0,
             "validate_every",
@@ -206,6 +214,8 @@ class FinetuneConfig:
         require(0 <= self.freeze_encoder < 1, "freeze_encoder", "in [0, 1)", self.freeze_encoder)
         require(0 <= self.time_mask < 1, "time_mask", "in [0, 1)", self.time_mask)
         require(0 <= self.channel_mask < 1, "channel_mask", "in [0, 1)", self.channel_mask)
+        for name in ("time_mask_span", "channel_mask_span"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for speed in self.speeds:
             require(0.5 <= speed <= 2, "speeds", "between 0.5 and 2", speed)
 

@@ -197,8 +197,24 @@ def test_hidden_states_are_those_of_the_whole_pass(layout: str) -> None:
     lengths = torch.tensor([4000, 4000])
     states = _states(encoder, waveforms)
     for layer, state in enumerate(states):
-        torch.testing.assert_close(encoder.hidden_states(waveforms, lengths, layer), state)
+        assert torch.equal(encoder.hidden_states(waveforms, lengths, [layer])[0], state)
+    for found, layer in zip(encoder.hidden_states(waveforms, lengths, [1, 0]), [1, 0], strict=True):
+        assert torch.equal(found, states[layer])
     torch.testing.assert_close(encoder(waveforms, lengths)[0], states[-1])
+
+
+@pytest.mark.parametrize("squeeze", [1, 2])
+@torch.no_grad()
+def test_hidden_states_stop_after_the_highest_layer_wanted(squeeze: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(dataclasses.replace(SMALL, layers=4, squeeze=squeeze)).eval()
+    computed: list[int] = []
+    for number, layer in enumerate(encoder.layers, start=1):
+        layer.register_forward_hook(lambda *_, number=number: computed.append(number))
+    encoder.hidden_states(torch.randn(1, 4000), torch.tensor([4000]), [2, 0])
+    assert computed == [1, 2]
+    encoder.hidden_states(torch.randn(1, 4000), torch.tensor([4000]), [0])
+    assert computed == [1, 2]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -53,26 +53,10 @@ def test_the_transformer_sees_visible_frames_and_nothing_else(layout: EncoderCon
     torch.testing.assert_close(context, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("squeeze", [1, 2])
-def test_where_all_is_visible_it_is_the_ordinary_context(squeeze: int) -> None:
+def test_where_all_is_visible_it_is_the_ordinary_context() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(replace(FBANK, squeeze=squeeze))
+    encoder = Encoder(FBANK)
     inputs, counts = torch.randn(2, 9, 32), torch.tensor([9, 9])
     visible = torch.ones(2, 9, dtype=torch.bool)
     context = encoder.contextualize_visible(inputs, counts, visible)
     torch.testing.assert_close(context, encoder.contextualize(inputs, counts).flatten(0, 1))
-
-
-def test_joined_frames_are_left_out_where_none_of_them_is_visible() -> None:
-    torch.manual_seed(0)
-    encoder = Encoder(replace(FBANK, squeeze=3))
-    assert encoder.squeeze is not None
-    inputs, counts = torch.randn(1, 8, 32), torch.tensor([8])
-    visible = torch.tensor([[1, 0, 1, 0, 0, 0, 0, 1]], dtype=torch.bool)
-    context = encoder.contextualize_visible(inputs, counts, visible)
-    joined = encoder.squeeze(inputs)
-    hidden = (joined + encoder.position(joined))[:, [0, 2]]  # frames 0 to 2, and 6 to 7
-    for layer in encoder.layers:
-        hidden = layer(hidden, None)
-    split = encoder.squeeze.undo(encoder.norm(hidden), 6)[0]
-    torch.testing.assert_close(context, split[[0, 2, 4]], rtol=1e-4, atol=1e-5)

@@ -104,6 +104,19 @@ def test_an_update_announced_again_starts_again() -> None:
     assert not objective.codebooks.collected.any()
 
 
+def test_what_another_run_collected_is_forgotten() -> None:
+    """Continued pretraining takes the codebooks over, but neither teacher nor clock."""
+    encoder, objective = models()
+    batch = batch_of(9000, 6000)
+    objective.loss(encoder, batch, **objective.draw(batch))
+    assert objective.codebooks.collected.any()
+    again = OnlineClusters(CONFIG, PRE)
+    again.codebooks.load_state_dict(objective.codebooks.state_dict())
+    again.before_update(encoder, 0.0)
+    assert torch.equal(again.codebooks.totals, objective.codebooks.totals)
+    assert not again.codebooks.collected.any()
+
+
 def test_masks_are_denser_than_wav2vec2s_unless_told() -> None:
     assert OnlineClustersConfig().mask.probability == 0.8
     assert OnlineClustersConfig().mask.span == MaskConfig().span

@@ -134,6 +134,19 @@ def test_codewords_follow_between_updates_only() -> None:
     assert not book.collected.any()
 
 
+def test_what_another_run_collected_is_forgotten() -> None:
+    torch.manual_seed(0)
+    encoder, objective = Encoder(FBANK), VQVAE(CONFIG, FBANK)
+    assert not isinstance(objective.bottleneck, Gaussian)
+    book = objective.bottleneck.codebook
+    start = book.totals.clone()
+    objective(encoder, batch_of(5000, 3000))
+    assert book.collected.any()
+    objective.before_update(encoder, 0.0)  # the first of this run
+    assert torch.equal(book.totals, start)
+    assert not book.collected.any()
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [

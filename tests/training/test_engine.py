@@ -18,14 +18,14 @@ from speechssl.training.recipe import TrainingConfig
 from tests.contracts.toys import TONES, toy_batch, toy_encoder
 
 
-def steps(device: str, **options: Any) -> tuple[list[Loss], PretrainModel]:
+def steps(kind: str, device: str, **options: Any) -> tuple[list[Loss], PretrainModel]:
     """Losses of two batches of different sizes, and the model with its gradients; the layers are
     compiled if there are options."""
     torch.manual_seed(0)
     config = toy_encoder()
-    model = PretrainModel(
-        Encoder(config), build_objective({"kind": "clusters"}, config, len(TONES))
-    ).to(device)
+    objective = build_objective({"kind": kind}, config, len(TONES))
+    model = PretrainModel(Encoder(config), objective).to(device)
+    model.set_progress(0.0)
     if options:
         compile_layers(model, **options)
     losses = []
@@ -37,9 +37,9 @@ def steps(device: str, **options: Any) -> tuple[list[Loss], PretrainModel]:
     return losses, model
 
 
-def assert_compiled_equals_eager(device: str, **options: Any) -> None:
-    losses, model = steps(device)
-    compiled_losses, compiled = steps(device, **options)
+def assert_compiled_equals_eager(kind: str, device: str, **options: Any) -> None:
+    losses, model = steps(kind, device)
+    compiled_losses, compiled = steps(kind, device, **options)
     for one, other in zip(losses, compiled_losses):
         torch.testing.assert_close(other.sum, one.sum, rtol=1e-4, atol=0)
     gradients = dict(model.named_parameters())
@@ -51,14 +51,15 @@ def assert_compiled_equals_eager(device: str, **options: Any) -> None:
         assert difference <= 1e-4 * float(expected.norm()) + 1e-5, name
 
 
-def test_layers_compile_as_a_whole_and_for_all_sizes() -> None:
+@pytest.mark.parametrize("kind", ["clusters", "distillation"])
+def test_layers_compile_as_a_whole_and_for_all_sizes(kind: str) -> None:
     """Without the code generator (inductor), which takes minutes on a CPU."""
-    assert_compiled_equals_eager("cpu", dynamic=True, fullgraph=True, backend="aot_eager")
+    assert_compiled_equals_eager(kind, "cpu", dynamic=True, fullgraph=True, backend="aot_eager")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_compiled_layers_equal_eager_ones_on_a_gpu() -> None:
-    assert_compiled_equals_eager("cuda", dynamic=True)
+    assert_compiled_equals_eager("clusters", "cuda", dynamic=True)
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

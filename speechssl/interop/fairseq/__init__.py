@@ -1,4 +1,5 @@
-"""fairseq's checkpoints: wav2vec 2.0 and HuBERT, pretrained or fine-tuned with CTC (fairseq 0.12).
+"""fairseq's checkpoints: wav2vec 2.0 and HuBERT, pretrained or fine-tuned with CTC (fairseq 0.12),
+and the files of WavLM that Microsoft published, which have its names; these come in only.
 
 A ``.pt`` file holds the settings (``cfg``, or in older files ``args``) and the weights; the symbols
 of a recogniser are in the file too, or beside it in ``dict.ltr.txt``. fairseq cannot be installed
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from speechssl.interop.certificate import Certificate
 
-SOURCES = "a .pt file of wav2vec 2.0 or HuBERT, pretrained or fine-tuned with CTC"
+SOURCES = "a .pt file of wav2vec 2.0, HuBERT (pretrained or with CTC) or Microsoft's WavLM"
 
 
 def recognises(source: str) -> bool:

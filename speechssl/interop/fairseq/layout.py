@@ -1,6 +1,7 @@
 """What fairseq calls the settings and the tensors of a model that both sides have.
 
-Source: ``fairseq.models.wav2vec.wav2vec2`` and ``fairseq.models.hubert.hubert`` of fairseq 0.12.2.
+Source: ``fairseq.models.wav2vec.wav2vec2`` and ``fairseq.models.hubert.hubert`` of fairseq 0.12.2;
+for WavLM, which is built upon them, ``wavlm/WavLM.py`` of github.com/microsoft/unilm.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ ARCHITECTURES: dict[str, tuple[str, Task]] = {
     "hubert": ("hubert", "pretraining"),
     "wav2vec_ctc": ("wav2vec2", "ctc"),
     "hubert_ctc": ("hubert", "ctc"),
+    "wavlm": ("wavlm", "pretraining"),
 }
-"""fairseq's name of a model -> the encoder that it has and what it is for."""
+"""fairseq's name of a model -> the encoder that it has and what it is for. (WavLM's files do not
+name their model, and hold no heads.)"""
 
 FIXED: dict[str, Any] = {
     "activation_fn": "gelu",
@@ -69,6 +72,7 @@ _ENCODER: Renames = (
     (r"position\.scale$", r"encoder.pos_conv.0.weight_g"),
     (r"position\.direction$", r"encoder.pos_conv.0.weight_v"),
     (r"position\.bias$", r"encoder.pos_conv.0.bias"),
+    (r"relative\.embedding$", r"encoder.layers.0.self_attn.relative_attention_bias.weight"),
     (r"norm\.", r"encoder.layer_norm."),
     (r"layers\.(\d+)\.attention_norm\.", r"encoder.layers.\1.self_attn_layer_norm."),
     (r"layers\.(\d+)\.feed_forward_norm\.", r"encoder.layers.\1.final_layer_norm."),
@@ -76,6 +80,8 @@ _ENCODER: Renames = (
     (r"layers\.(\d+)\.attention\.key\.", r"encoder.layers.\1.self_attn.k_proj."),
     (r"layers\.(\d+)\.attention\.value\.", r"encoder.layers.\1.self_attn.v_proj."),
     (r"layers\.(\d+)\.attention\.out\.", r"encoder.layers.\1.self_attn.out_proj."),
+    (r"layers\.(\d+)\.attention\.gate\.scale$", r"encoder.layers.\1.self_attn.grep_a"),
+    (r"layers\.(\d+)\.attention\.gate\.linear\.", r"encoder.layers.\1.self_attn.grep_linear."),
     (r"layers\.(\d+)\.feed_forward\.expand\.", r"encoder.layers.\1.fc1."),
     (r"layers\.(\d+)\.feed_forward\.contract\.", r"encoder.layers.\1.fc2."),
 )
@@ -128,11 +134,23 @@ class Settings:
     latent_dim: int = 0
     num_negatives: int = 100
 
+    relative_position_embedding: bool = False
+    gru_rel_pos: bool = False
+    num_buckets: int = 320
+    max_distance: int = 1280
+    """The last four are WavLM's."""
+
     def encoder(self, normalize_waveform: bool) -> EncoderConfig:
         """Our configuration of the encoder. Raises ``ConfigError`` for sizes that do not fit."""
         widths = {width for width, _, _ in parse_convolutions(self.conv_feature_layers)}
         if len(widths) != 1:
             raise ConfigError(f"conv_feature_layers has several widths ({sorted(widths)}).")
+        relative = self.relative_position_embedding
+        if relative != self.gru_rel_pos:
+            raise ConfigError(
+                f"gru_rel_pos is {self.gru_rel_pos} and relative_position_embedding {relative}; "
+                "only both together have a counterpart."
+            )
         return EncoderConfig(
             frontend=FrontendConfig(
                 channels=widths.pop(),
@@ -147,6 +165,8 @@ class Settings:
             norm="pre" if self.layer_norm_first else "post",
             position_kernel=self.conv_pos,
             position_groups=self.conv_pos_groups,
+            relative_buckets=self.num_buckets if relative else 0,
+            relative_distance=self.max_distance if relative else EncoderConfig.relative_distance,
             dropout=self.dropout,
             attention_dropout=self.attention_dropout,
             activation_dropout=self.activation_dropout,

@@ -6,6 +6,7 @@ fairseq's names: fairseq itself cannot be installed beside today's torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,8 +56,13 @@ def certify(ours: Ours, settings: Settings, tensors: Mapping[str, Tensor]) -> Ce
 def _torchaudio_model(ours: Ours, settings: Settings, tensors: Mapping[str, Tensor]) -> Any:
     layer_norm = settings.extractor_mode == "layer_norm"
     ctc = isinstance(ours.model, CTCModel)
+    build, more = torchaudio.models.wav2vec2_model, {}
+    if ours.encoder.relative is not None:
+        build = torchaudio.models.wavlm_model
+        more["encoder_num_buckets"] = settings.num_buckets
+        more["encoder_max_distance"] = settings.max_distance
     with torch.device("meta"):  # no initial weights are drawn
-        model = torchaudio.models.wav2vec2_model(
+        model = build(
             extractor_mode="layer_norm" if layer_norm else "group_norm",
             extractor_conv_layer_config=parse_convolutions(settings.conv_feature_layers),
             extractor_conv_bias=settings.conv_bias,
@@ -73,9 +79,46 @@ def _torchaudio_model(ours: Ours, settings: Settings, tensors: Mapping[str, Tens
             encoder_layer_norm_first=settings.layer_norm_first,
             encoder_layer_drop=0.0,
             aux_num_out=ours.model.vocabulary_size if ctc else None,
+            **more,
         )
     named = {name.removeprefix("w2v_encoder."): value for name, value in tensors.items()}
+    gates = {name: named.pop(name) for name in list(named) if _WAVLM.match(name)}
     converted = import_fairseq._convert_state_dict(named)
     converted.pop("label_embs_concat", None)
+    if gates:
+        converted = _wavlm_form(converted, gates)
     model.load_state_dict(converted, assign=True)
     return model.eval()
+
+
+_WAVLM = re.compile(
+    r"encoder\.layers\.(\d+)\.self_attn\.(grep_a|grep_linear|relative_attention_bias)(.*)"
+)
+"""The tensors of WavLM that torchaudio's table of fairseq's names does not have."""
+
+_WAVLM_NAMES = {
+    "grep_a": "gru_rel_pos_const",
+    "grep_linear": "gru_rel_pos_linear",
+    "relative_attention_bias": "rel_attn_embed",
+}
+
+
+def _wavlm_form(converted: dict[str, Tensor], gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of torchaudio's WavLM: those of a wav2vec 2.0, in which each attention is another
+    module with queries, keys and values in one, and ``gates``, which have WavLM's own names."""
+    whole: dict[str, Tensor] = {}
+    for name, value in converted.items():
+        place, found, part = name.partition(".attention.")
+        if not found:
+            whole[name] = value
+        elif part.startswith("out_proj."):
+            whole[f"{place}.attention.attention.{part}"] = value
+        elif part.startswith("q_proj."):
+            kind = part.removeprefix("q_proj.")
+            parts = [converted[f"{place}.attention.{letter}_proj.{kind}"] for letter in "qkv"]
+            whole[f"{place}.attention.attention.in_proj_{kind}"] = torch.cat(parts)
+    for name, value in gates.items():
+        layer, theirs, rest = _WAVLM.findall(name)[0]
+        attention = f"encoder.transformer.layers.{layer}.attention."
+        whole[f"{attention}{_WAVLM_NAMES[theirs]}{rest}"] = value
+    return whole

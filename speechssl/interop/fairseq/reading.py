@@ -58,6 +58,7 @@ def import_fairseq(source: Path, model_dir: Path) -> tuple[Certificate, list[str
     notes += fill_from_theirs(ours, renames(task), tensors, str(source), "the settings in it")
     certificate = certify(ours, settings, tensors)
     kept = {"cfg": cfg, "symbols": symbols}
+    texts = {SETTINGS: json.dumps(kept, indent=2, ensure_ascii=False) + "\n"}
     write_imported(
         model_dir,
         ours,
@@ -66,7 +67,7 @@ def import_fairseq(source: Path, model_dir: Path) -> tuple[Certificate, list[str
         source=str(source),
         architecture=architecture,
         files=[source],
-        kept={SETTINGS: json.dumps(kept, indent=2, ensure_ascii=False) + "\n"},
+        kept={} if architecture == "wavlm" else texts,  # fairseq could not read it again
     )
     return certificate, notes
 
@@ -138,13 +139,14 @@ def read_settings(
 
 def _sections(values: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with a section for the model and one for the task, each with its ``_name``; older
-    fairseq kept all in one."""
+    fairseq, and WavLM, kept all in one."""
     if isinstance(values.get("model"), dict):
         model, task = values["model"], values.get("task")
         named = {"_name": model.get("arch"), **model}
         return {**values, "model": named, "task": task if isinstance(task, dict) else {}}
+    name = "wavlm" if "relative_position_embedding" in values else values.get("arch")
     return {
-        "model": {**values, "_name": values.get("arch")},
+        "model": {**values, "_name": name},
         "task": {**values, "_name": values.get("task")},
     }
 
