@@ -15,12 +15,16 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from speechssl.errors import ConfigError
 from speechssl.models.encoder import Encoder
+from speechssl.models.frontend import FrontendConfig
 from speechssl.models.presets import encoder_config
 from tools.bench import __main__ as command
-from tools.bench.cases import all_cases, by_length, choose_cases, corpus_seconds
+from tools.bench.__main__ import in_turn
+from tools.bench.cases import Case, all_cases, by_length, choose_cases, corpus_seconds
 from tools.bench.contest import Contest, Options
 from tools.bench.flops import forward_flops, step_flops
 from tools.bench.report import Row, markdown, with_ratios, write_report
+from tools.bench.systems import Setup
+from tools.bench.systems import speechssl as speechssl_system
 
 Tool = Callable[..., tuple[int, str, str]]
 
@@ -49,6 +53,7 @@ def row(system: str, seconds: float, dtype: str = "bf16", **changes: Any) -> Row
         seconds_min=seconds - 0.5,
         seconds_max=seconds + 0.5,
         rounds=3,
+        cold=False,
         flops_per_second=1e12,
         flop_share=0.5,
         padding_share=None,
@@ -85,8 +90,8 @@ def test_markdown_marks_another_network_and_lists_notes() -> None:
     rows = with_ratios(
         [
             row("speechssl", 1.0),
-            row("speechssl fbank", 0.5, peer=False, same_network=False),
-            row("fairseq2", 4.0, padding_share=0.031),
+            row("speechssl recipe", 0.5, peer=False, same_network=False),
+            row("fairseq2", 4.0, padding_share=0.031, rounds=1, cold=True),
         ]
     )
     text = markdown(rows, MACHINE, ["torchaudio: not there"])
@@ -95,7 +100,9 @@ def test_markdown_marks_another_network_and_lists_notes() -> None:
     assert "| **speechssl** " in lines[2]
     assert " 4.00 " in lines[2]
     assert "1 (0.5 to 1.5)" in lines[2]
+    assert "| 3 " in lines[2]
     assert " 8.00 \\* " in lines[3]
+    assert "| 1, cold |" in lines[4]
     assert " 3.1 % " in lines[4]
     assert "2.00 TFLOP/s" in text
     assert text.endswith("- torchaudio: not there\n")
@@ -203,6 +210,40 @@ def test_choose_cases_names_the_nearest_case() -> None:
         choose_cases("pretrain-cluster-tiny")
 
 
+def test_the_tiny_cases_have_the_dimensions_of_the_preset() -> None:
+    plain = {"frontend": FrontendConfig(), "squeeze": 1, "convolution_kernel": 0}
+    preset = replace(encoder_config("tiny"), **plain)
+    for case in all_cases():
+        if case.name.endswith("-tiny"):
+            channels = replace(case.encoder.frontend, channels=512)
+            assert replace(case.encoder, frontend=channels) == preset
+
+
+@pytest.mark.parametrize("name", ["pretrain-contrastive", "pretrain-clusters", "finetune"])
+def test_the_variant_recipe_has_the_network_of_the_recipes(name: str, tmp_path: Path) -> None:
+    case = next(case for case in all_cases(quick=True) if case.name == f"{name}-tiny")
+    assert "speechssl recipe" in case.systems
+    work = getattr(speechssl_system, case.kind)(
+        Setup(case, "recipe", torch.device("cpu"), tmp_path)
+    )
+    dropout = 0.2 if name == "finetune" else 0.1
+    assert work.network == encoder_config("tiny", {"dropout": dropout})
+    assert work.settings.startswith("fbank, Conformer on 40 ms; recipes/")
+    assert torch.isfinite(work.run())
+
+
+def test_every_case_comes_once_before_any_comes_again() -> None:
+    cases = all_cases()
+    turns = in_turn(cases)
+    assert [case.name for case, _ in turns[: len(cases)]] == [case.name for case in cases]
+    assert {dtype for _, dtype in turns[len(cases) :]} == {"fp32"}
+    assert len(turns) == sum(len(case.dtypes) for case in cases) == len(set(map(_name, turns)))
+
+
+def _name(turn: tuple[Case, str]) -> tuple[str, str]:
+    return turn[0].name, turn[1]
+
+
 def test_a_quick_run_times_two_systems_on_the_same_weights(tmp_path: Path, tool: Tool) -> None:
     status, printed, _ = tool(
         command,
@@ -216,7 +257,7 @@ def test_a_quick_run_times_two_systems_on_the_same_weights(tmp_path: Path, tool:
     systems = ["speechssl", "transformers", "transformers one-batch"]
     assert [(found.system, found.dtype) for found in rows] == [(name, "fp32") for name in systems]
     for found in rows:
-        assert found.rounds == 2
+        assert (found.rounds, found.cold) == (2, False)
         assert found.audio_seconds_per_second == pytest.approx(4.5 / found.seconds)
         assert found.seconds_min <= found.seconds <= found.seconds_max
         assert found.peak_memory_gb > 0.1
@@ -225,6 +266,26 @@ def test_a_quick_run_times_two_systems_on_the_same_weights(tmp_path: Path, tool:
     assert "transformers' weights, outputs agree" in rows[0].settings
     assert json.loads((tmp_path / "out/machine.json").read_text())["notes"] == []
     assert printed == (tmp_path / "out/bench.md").read_text()
+
+
+def test_without_time_each_case_has_a_cold_step_in_its_first_precision(
+    tmp_path: Path, tool: Tool
+) -> None:
+    status, _, errors = tool(
+        command,
+        tmp_path / "out",
+        "--quick",
+        *("--cases", "inference-tiny,start-up-help", "--systems", "speechssl"),
+        *("--threads", "1", "--device", "cpu", "--minutes", "0.001"),
+    )
+    assert status == 0, errors
+    rows = [Row(**values) for values in json.loads((tmp_path / "out/bench.json").read_text())]
+    assert [(found.case, found.dtype) for found in rows] == [("inference-tiny", "bf16")]
+    assert (rows[0].rounds, rows[0].cold) == (1, True)
+    assert json.loads((tmp_path / "out/machine.json").read_text())["notes"] == [
+        "start-up-help: left out, no time was left",
+        "inference-tiny fp32: left out, no time was left",
+    ]
 
 
 def test_a_bad_manifest_is_refused(tmp_path: Path, tool: Tool) -> None:
@@ -249,7 +310,8 @@ def test_a_system_that_fails_is_left_out_with_a_note(tmp_path: Path) -> None:
     )
     case = next(case for case in all_cases(quick=True) if case.name == "start-up-help")
     contest = Contest(options, ["speechssl", "kaldi"])
-    rows = contest.run(replace(case, systems=(*case.systems, "kaldi")), 1.0, lambda share: None)
+    case = replace(case, systems=(*case.systems, "kaldi"))
+    rows = contest.run(case, "", 1.0, lambda who: None)
     assert [row.system for row in rows] == ["speechssl transcribe-help"]
     assert len(contest.notes) == 1
     assert contest.notes[0].startswith("start-up-help, kaldi: ModuleNotFoundError")

@@ -39,7 +39,7 @@ PROGRESS = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, left {remaining}"
 )
 @click.option("--device", default="auto", help="cpu, cuda, or auto for the GPU if there is one.")
 @click.option("--threads", type=int, help="CPU threads of each system [default: all CPUs].")
-@click.option("--minutes", default=28.0, show_default=True, help="Time in all; bounds the rounds.")
+@click.option("--minutes", default=28.0, show_default=True, help="Time in all.")
 @click.option("--compile", "compile_", is_flag=True, help="Try torch.compile for every system.")
 @click.option("--compile-limit", default=300.0, show_default=True, help="Seconds for each trial.")
 @click.option("--step-limit", default=600.0, show_default=True, help="Seconds until one has hung.")
@@ -136,6 +136,18 @@ def _choose_systems(systems: str, require_peers: bool) -> list[str]:
     return [name for name in names if name not in missing]
 
 
+def in_turn(cases: list[Case]) -> list[tuple[Case, str]]:
+    """Every case in its first precision, then every case in its second: where the time is too
+    short for all, each case has something to show."""
+    precisions = max((len(case.dtypes) for case in cases), default=0)
+    return [
+        (case, case.dtypes[number])
+        for number in range(precisions)
+        for case in cases
+        if number < len(case.dtypes)
+    ]
+
+
 def _run(
     contest: Contest,
     cases: list[Case],
@@ -143,31 +155,35 @@ def _run(
     cuts: Path | None,
     report: Callable[[list[Row]], object],
 ) -> list[Row]:
-    """All cases, each with its share of the time that is left; a ``report`` of all rows after
-    each, so that a run which is stopped leaves what it measured."""
+    """All cases in turn, each with its share of the time that is left; a ``report`` of all rows
+    after each, so that a run which is stopped leaves what it measured."""
     rows: list[Row] = []
     start = time.monotonic()
-    end = start + seconds
-    total = sum(case.minutes for case in cases)
-    done = 0.0
-    with tqdm(total=total, bar_format=PROGRESS, disable=None) as bar:
-        for case in cases:
-            bar.set_description(case.name)
+    turns = in_turn(cases)
+    names = [case.name for case in cases]
+    with tqdm(total=seconds, bar_format=PROGRESS, disable=None) as bar:
+
+        def progress(what: str) -> None:
+            bar.set_description(what, refresh=False)
+            bar.n = min(seconds, time.monotonic() - start)
+            bar.refresh()
+
+        for number, (case, dtype) in enumerate(turns):
+            label = f"{case.name} {dtype}".strip()
+            left = start + seconds - time.monotonic()
+            if left < contest.least_seconds(case):
+                contest.notes.append(f"{label}: left out, no time was left")
+                continue
             if case.kind == "loading":
                 case = prepare_corpus(case, contest.options.folder, cuts)
-            share = case.minutes / (total - done)
-
-            def progress(part: float, case: Case = case, done: float = done) -> None:
-                bar.n = done + part * case.minutes
-                bar.refresh()
-
-            rows += with_ratios(contest.run(case, share * (end - time.monotonic()), progress))
+            share = case.minutes / sum(later.minutes for later, _ in turns[number:])
+            rows += contest.run(case, dtype, share * left, progress)
+            rows.sort(key=lambda row: names.index(row.case))
+            rows = with_ratios(rows)
             report(rows)
-            done += case.minutes
             if bar.disable:
                 minutes = (time.monotonic() - start) / 60
-                left = minutes * (total - done) / done
-                click.echo(f"{case.name}: {minutes:.1f} min, about {left:.0f} min left", err=True)
+                click.echo(f"{label}: {minutes:.1f} of {seconds / 60:g} min", err=True)
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -48,11 +48,13 @@ class Case:
     """Who takes part. The first word is a file in ``systems/``, the rest a variant of it."""
 
     dtypes: tuple[str, ...]
+    """Precisions, the one that matters most first; "" where nothing is computed."""
+
     rounds: int
-    """Timed steps of each system, if time allows."""
+    """Timed steps of each system after a first one, if time allows."""
 
     minutes: float
-    """What the full case takes on 2 CPU cores: the share of the time limit that it gets."""
+    """What one precision takes on 2 CPU cores: the share of the time that it gets."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     objective: str = ""
@@ -78,17 +80,41 @@ TINY = encoder_config(
     {
         "frontend": {"kind": "waveform", "channels": 256},
         "squeeze": 1,
-        "convolution_kernel": 0,  # the peers' plain transformer
+        "convolution_kernel": 0,
     },
 )
+"""The dimensions of the preset as a plain transformer on the waveform, which is what the peers
+have: no filter banks, no Conformer layers, no longer frames."""
+
 BASE = encoder_config("base", {"layer_drop": 0.0})
-TRAINING = {"base": (BASE, (8.0,) * 4, 3), "tiny": (TINY, (3.0,) * 20, 7)}
-"""Size to encoder, recordings of the batch, rounds."""
 
 BOTH = ("bf16", "fp32")
 
-FILES = tuple(1.0 + 14.0 * (7 * i % 16) / 15 for i in range(16))
-"""Mixed-length recordings to encode: 1 to 15 s, shuffled, 128 s in all."""
+
+def mixed_lengths(number: int) -> tuple[float, ...]:
+    """Lengths of recordings to encode: 1 to 15 s, shuffled, 8 s on average. ``number`` has no
+    factor of 5."""
+    return tuple(1.0 + 14.0 * (5 * i % number) / (number - 1) for i in range(number))
+
+
+class Size(NamedTuple):
+    """What the cases of one size share."""
+
+    encoder: EncoderConfig
+    batch: tuple[float, ...]
+    """Seconds of each recording in contrastive pretraining; the other training steps, which have
+    less of the time, take half of them."""
+    files: tuple[float, ...]
+    """Seconds of each recording in inference."""
+    rounds: int
+    recipe: tuple[str, ...]
+    """The system that trains the network of the recipes of that size, where it is another one."""
+
+
+SIZES = {
+    "base": Size(BASE, (8.0,) * 4, mixed_lengths(8), 3, ()),
+    "tiny": Size(TINY, (3.0,) * 20, mixed_lengths(16), 7, ("speechssl recipe",)),
+}
 
 
 def corpus_seconds(number: int) -> tuple[float, ...]:
@@ -107,52 +133,10 @@ def _coprime(a: int, b: int) -> bool:
 
 
 def all_cases(quick: bool = False) -> list[Case]:
-    """Every case; ``quick`` keeps the tiny ones, on a second or two of audio."""
-    cases = []
-    for size, (encoder, seconds, rounds) in TRAINING.items():
-        fbank = ("speechssl fbank",) if size == "tiny" else ()
-        common = {"encoder": encoder, "seconds": seconds, "rounds": rounds, "dtypes": BOTH}
-        minutes = 5.0 if size == "base" else 3.0
-        cases += [
-            Case(
-                name=f"pretrain-contrastive-{size}",
-                kind="pretrain",
-                objective="contrastive",
-                systems=("speechssl", *fbank, "transformers", "fairseq2"),
-                absent={"torchaudio": "has no contrastive loss"},
-                minutes=minutes,
-                **common,
-            ),
-            Case(
-                name=f"pretrain-clusters-{size}",
-                kind="pretrain",
-                objective="clusters",
-                systems=("speechssl", *fbank, "transformers", "torchaudio"),
-                absent={"fairseq2": "has no cluster prediction (HuBERT)"},
-                minutes=minutes,
-                **common,
-            ),
-            Case(
-                name=f"finetune-{size}",
-                kind="finetune",
-                systems=("speechssl", *fbank, *PEERS),
-                minutes=minutes,
-                **common,
-            ),
-            Case(
-                name=f"inference-{size}",
-                kind="inference",
-                systems=(
-                    "speechssl",
-                    "transformers",
-                    "transformers one-batch",
-                    "torchaudio",
-                    "fairseq2",
-                ),
-                minutes=3.5 if size == "base" else 1.0,
-                **{**common, "seconds": FILES},
-            ),
-        ]
+    """Every case, the one that matters most first; ``quick`` keeps those that are not of base
+    size, on a second or two of audio."""
+    makers = (_contrastive, _inference, _finetuning, _clusters)
+    cases = [make(name, size) for make in makers for name, size in SIZES.items()]
     cases += [
         Case(
             name="data-loading",
@@ -161,7 +145,7 @@ def all_cases(quick: bool = False) -> list[Case]:
             absent={"torchaudio": "2.9 reads no audio without torchcodec"},
             dtypes=("fp32",),
             rounds=5,
-            minutes=1.0,
+            minutes=1.2,
             seconds=corpus_seconds(240),
         ),
         Case(
@@ -170,7 +154,7 @@ def all_cases(quick: bool = False) -> list[Case]:
             systems=("speechssl", *PEERS, "torch"),
             dtypes=("",),
             rounds=5,
-            minutes=1.5,
+            minutes=1.0,
             encoder=TINY,
         ),
         Case(
@@ -184,6 +168,62 @@ def all_cases(quick: bool = False) -> list[Case]:
         ),
     ]
     return [_quick(case) for case in cases if "base" not in case.name] if quick else cases
+
+
+def _contrastive(name: str, size: Size) -> Case:
+    return Case(
+        name=f"pretrain-contrastive-{name}",
+        kind="pretrain",
+        objective="contrastive",
+        systems=("speechssl", *size.recipe, "transformers", "fairseq2"),
+        absent={"torchaudio": "has no contrastive loss"},
+        dtypes=BOTH,
+        rounds=size.rounds,
+        minutes={"base": 2.8, "tiny": 1.7}[name],
+        encoder=size.encoder,
+        seconds=size.batch,
+    )
+
+
+def _inference(name: str, size: Size) -> Case:
+    return Case(
+        name=f"inference-{name}",
+        kind="inference",
+        systems=("speechssl", "transformers", "transformers one-batch", "torchaudio", "fairseq2"),
+        dtypes=BOTH,
+        rounds=size.rounds,
+        minutes={"base": 2.4, "tiny": 1.0}[name],
+        encoder=size.encoder,
+        seconds=size.files,
+    )
+
+
+def _finetuning(name: str, size: Size) -> Case:
+    return Case(
+        name=f"finetune-{name}",
+        kind="finetune",
+        systems=("speechssl", *size.recipe, *PEERS),
+        dtypes=BOTH,
+        rounds=size.rounds,
+        minutes={"base": 1.7, "tiny": 1.0}[name],
+        encoder=size.encoder,
+        seconds=size.batch[::2],
+    )
+
+
+def _clusters(name: str, size: Size) -> Case:
+    return Case(
+        name=f"pretrain-clusters-{name}",
+        kind="pretrain",
+        objective="clusters",
+        systems=("speechssl", *size.recipe, "transformers", "torchaudio"),
+        absent={"fairseq2": "has no cluster prediction (HuBERT)"},
+        dtypes=BOTH,
+        rounds=size.rounds,
+        minutes={"base": 1.7, "tiny": 1.0}[name],
+        encoder=size.encoder,
+        seconds=size.batch[::2],
+    )
 
 
 def _quick(case: Case) -> Case:

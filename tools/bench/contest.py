@@ -1,13 +1,15 @@
 """Starts the systems of a case, each in a process of its own, and lets them take turns.
 
-All systems of a case and precision are started together. Then, one at a time, each warms up and
-takes its timed steps in rounds, so that whatever else the machine does meets all alike.
+All systems of a case and precision are started together. Then, one at a time, each warms up on a
+small batch and takes its timed steps in rounds, so that whatever else the machine does meets all
+alike. The first whole step also touches new memory: it counts only where time allows no other.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import select
 import statistics
@@ -23,18 +25,15 @@ from typing import Any
 from tools.bench.cases import PEERS, Case, is_peer
 from tools.bench.machine import available_memory_gb
 from tools.bench.report import Row
+from tools.bench.systems import weights_file
 
 ROOT = Path(__file__).parents[2]
 
 CEILING = "matmul"
-"""The worker that multiplies plain matrices in each round."""
+"""The worker that multiplies plain matrices beside each step of a system."""
 
-WARM_UPS = {"fairseq2": 2}
-"""Steps before timing, where it is not one. fairseq2 compiles its quantizer again for the second
-shape that it meets."""
-
-LEAST_ROUNDS = 2
-"""Timed steps even where the time is up."""
+SECOND_PRECISION = 1.5
+"""What a case takes in fp32, about, as a multiple of bf16."""
 
 WEIGHTS_TOLERANCE = 0.02
 """How far the numbers of encoder weights may differ: fairseq2 has no projection where frames and
@@ -105,15 +104,17 @@ class Worker:
         """Raises ``WorkerFailed`` where the system cannot do the case."""
         self.facts = self._receive()
 
+    def warm_up(self) -> None:
+        """Has it do what comes before the first step, once. Raises ``WorkerFailed``."""
+        self._do("warm-up")
+
     def step(self) -> dict[str, Any]:
         """Takes a step; returns what it reports. Raises ``WorkerFailed``."""
-        self._send({"do": "step"})
-        return self._receive()
+        return self._do("step")
 
     def trim(self) -> None:
         """Has unused memory given back. Raises ``WorkerFailed``."""
-        self._send({"do": "trim"})
-        self._receive()
+        self._do("trim")
 
     @property
     def alive(self) -> bool:
@@ -127,6 +128,10 @@ class Worker:
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
                 stream.close()
+
+    def _do(self, request: str) -> dict[str, Any]:
+        self._send({"do": request})
+        return self._receive()
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -167,34 +172,43 @@ class Contest:
         """Who was left out, and why."""
         self.ceilings: dict[str, float] = {}
         """Precision to the FLOP/s of the plain matrix product: the median of the best case."""
+        self._least_seconds: dict[str, float] = {}
+        """What the first precision of a case took until its first round was over."""
 
-    def run(self, case: Case, seconds: float, progress: Callable[[float], None]) -> list[Row]:
-        """The rows of a case, without ratios.
+    def run(
+        self, case: Case, dtype: str, seconds: float, progress: Callable[[str], object]
+    ) -> list[Row]:
+        """The rows of a case in one precision, without ratios.
 
-        Takes ``case.rounds`` rounds, or as many as fit into ``seconds``, but never less than
-        ``LEAST_ROUNDS``. ``progress`` is told the share of the case that is done.
+        Takes ``case.rounds`` rounds after a first one, or as many as fit into ``seconds``; the
+        first one in any case. ``progress`` is told who is at work.
         """
-        end = time.monotonic() + seconds
-        self._prepare(case)
-        rows = []
-        for number, dtype in enumerate(case.dtypes):
-            left = len(case.dtypes) - number
-            own_end = time.monotonic() + (end - time.monotonic()) / left
-            with ExitStack() as stack:
-                workers = self._start(case, dtype, stack)
-                for done in self._rounds(case, workers, own_end):
-                    progress((number + done) / len(case.dtypes))
-            rows += self._rows(case, dtype, workers)
-        progress(1.0)
-        return rows
+        start = time.monotonic()
+        progress(f"{case.name} {dtype}")
+        self._write_reference(case)
+        with ExitStack() as stack:
+            workers = self._start(case, dtype, stack, progress)
+            for number in range(1 + case.rounds):
+                began = time.monotonic()
+                self._round(workers, number, progress)
+                now = time.monotonic()
+                if number == 0:
+                    self._least_seconds.setdefault(case.name, now - start)
+                if now + (now - began) > start + seconds:
+                    break
+        return self._rows(case, dtype, workers)
+
+    def least_seconds(self, case: Case) -> float:
+        """About what the next precision of ``case`` takes at least: 0 where none has run yet."""
+        return SECOND_PRECISION * self._least_seconds.get(case.name, 0.0)
 
     def _takes_part(self, system: str) -> bool:
         return system.split()[0] in self.systems or system == "torch"
 
-    def _prepare(self, case: Case) -> None:
-        """Has transformers write the weights that it shares with speechssl in inference."""
-        (self.options.folder / "weights.safetensors").unlink(missing_ok=True)
-        if case.kind == "inference" and self._takes_part("transformers"):
+    def _write_reference(self, case: Case) -> None:
+        """Has transformers write the weights that it shares with speechssl in inference, once."""
+        absent = not weights_file(self.options.folder, case).exists()
+        if absent and case.kind == "inference" and self._takes_part("transformers"):
             with ExitStack() as stack, self._noting(f"{case.name}, shared weights"):
                 self._open(case, "transformers", "fp32", stack, reference=True).wait_until_built()
 
@@ -204,7 +218,9 @@ class Contest:
         stack.callback(worker.close)
         return worker
 
-    def _start(self, case: Case, dtype: str, stack: ExitStack) -> list[Worker]:
+    def _start(
+        self, case: Case, dtype: str, stack: ExitStack, progress: Callable[[str], object]
+    ) -> list[Worker]:
         """The workers of a case, built and warm."""
         systems = [system for system in case.systems if self._takes_part(system)]
         computes = case.kind in ("pretrain", "finetune", "inference")
@@ -220,9 +236,9 @@ class Contest:
         warm: list[Worker] = []
         for worker in built:
             self._trim_all_but(worker, built)
+            progress(worker.label)
             with self._noting(worker.label):
-                for _ in range(WARM_UPS.get(worker.system.split()[0], 1)):
-                    worker.step()
+                worker.warm_up()
                 warm.append(worker)
         if self.options.compile and computes:
             warm = [self._or_compiled(case, dtype, worker, stack) for worker in warm]
@@ -237,9 +253,11 @@ class Contest:
         with self._noting(f"{plain.label}, torch.compile"):
             compiled.limit = self.options.compile_limit
             compiled.wait_until_built()
+            compiled.warm_up()
             for _ in range(2):  # compiles again where shapes change
                 compiled.limit = max(1.0, end - time.monotonic())
                 compiled.step()
+            plain.step()
             seconds = {worker: worker.step()["seconds"] for worker in (plain, compiled)}
             gain = seconds[plain] / seconds[compiled]
             self.notes.append(f"{plain.label}: torch.compile makes it {gain:.2f} times as fast")
@@ -250,24 +268,24 @@ class Contest:
         compiled.close()
         return plain
 
-    def _rounds(self, case: Case, workers: list[Worker], end: float) -> Iterator[float]:
-        """Lets each worker take a timed step per round; yields the share of the rounds done."""
-        took = 0.0
-        for number in range(case.rounds):
-            if number >= LEAST_ROUNDS and time.monotonic() + took > end:
-                return
-            start = time.monotonic()
-            first = number % max(1, len(workers))  # nobody always follows the same one
-            for place, worker in enumerate([*workers[first:], *workers[:first]]):
-                yield (number + place / len(workers)) / case.rounds
-                if not worker.alive:
-                    continue
-                peak = worker.steps[-1]["peak_memory_gb"] if worker.steps else 0.0
-                if available_memory_gb() < peak:
-                    self._trim_all_but(worker, workers)
-                with self._noting(worker.label):
-                    worker.steps.append(worker.step())
-            took = time.monotonic() - start
+    def _round(self, workers: list[Worker], number: int, progress: Callable[[str], object]) -> None:
+        """Lets each system take a timed step, with a plain matrix product beside it."""
+        systems = [worker for worker in workers if worker.system != CEILING]
+        ceiling = [worker for worker in workers if worker.system == CEILING]
+        first = number % max(1, len(systems))  # nobody always follows the same one
+        for system in [*systems[first:], *systems[:first]]:
+            progress(system.label)
+            for worker in (system, *ceiling):
+                self._step(worker, workers)
+
+    def _step(self, worker: Worker, workers: list[Worker]) -> None:
+        if not worker.alive:
+            return
+        peak = worker.steps[-1]["peak_memory_gb"] if worker.steps else math.inf
+        if available_memory_gb() < peak:
+            self._trim_all_but(worker, workers)
+        with self._noting(worker.label):
+            worker.steps.append(worker.step())
 
     def _trim_all_but(self, busy: Worker, workers: list[Worker]) -> None:
         """Idle workers give their unused memory back."""
@@ -302,7 +320,7 @@ def _check_weights(worker: Worker, others: list[Worker]) -> None:
 
 
 def _row(case: Case, dtype: str, worker: Worker, ceiling: float | None) -> Row:
-    times = [step["seconds"] for step in worker.steps]
+    times = [step["seconds"] for step in worker.steps[1:] or worker.steps]
     seconds = statistics.median(times)
     flops = worker.facts.get("flops")
     last = worker.steps[-1]
@@ -317,12 +335,13 @@ def _row(case: Case, dtype: str, worker: Worker, ceiling: float | None) -> Row:
         seconds_min=min(times),
         seconds_max=max(times),
         rounds=len(times),
+        cold=len(worker.steps) == 1,
         flops_per_second=flops / seconds if flops else None,
         flop_share=flops / seconds / ceiling if flops and ceiling else None,
         padding_share=_median(worker, "padding_share") if "padding_share" in last else None,
         peer=is_peer(worker.system),
         same_network=worker.facts.get("same_network", True),
-        settings=last.get("settings", worker.facts.get("settings", "")),
+        settings=last["settings"],
     )
 
 

@@ -35,6 +35,10 @@ class Row:
     seconds_min: float
     seconds_max: float
     rounds: int
+    """Steps that count."""
+    cold: bool
+    """Whether there was time for a first step alone, which also touches new memory; otherwise that
+    does not count."""
     flops_per_second: float | None
     """Operations of the network (see flops.py) per second, at the median step."""
     flop_share: float | None
@@ -85,7 +89,7 @@ def _json(values: Any) -> str:
 def markdown(rows: Sequence[Row], machine: dict[str, Any], notes: Sequence[str]) -> str:
     """The table of all cases, the machine above it, the notes below."""
     header = ["case", "system", "precision", "audio s / s", "× fastest peer", "step s (min to max)"]
-    cells = [[*header, "peak GB", "of matmul", "padding", "settings"]]
+    cells = [[*header, "steps", "peak GB", "of matmul", "padding", "settings"]]
     for row in rows:
         cells.append(
             [
@@ -95,6 +99,7 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any], notes: Sequence[str])
                 _number(row.audio_seconds_per_second),
                 _times(row),
                 f"{row.seconds:.3g} ({row.seconds_min:.3g} to {row.seconds_max:.3g})",
+                f"{row.rounds}, cold" if row.cold else str(row.rounds),
                 f"{row.peak_memory_gb:.2f}",
                 _percent(row.flop_share),
                 _percent(row.padding_share),
@@ -103,7 +108,12 @@ def markdown(rows: Sequence[Row], machine: dict[str, Any], notes: Sequence[str])
         )
     lines = [_machine_line(machine), "", *_table(cells), ""]
     if any(not row.same_network for row in rows):
-        lines.append("\\* another network than the peers' (filter banks for convolutions).")
+        lines.append(
+            "\\* the network of the tiny recipes, which no peer has. Rows without a mark compare "
+            "networks of equal dimensions: a transformer on the waveform."
+        )
+    if any(row.cold for row in rows):
+        lines.append("Cold: the only step in the time was the system's first, which is slower.")
     for precision, flops in machine.get("matmul_flops_per_second", {}).items():
         lines.append(f"A plain {precision} matrix product: {flops / 1e12:.2f} TFLOP/s.")
     lines += [f"- {note}" for note in notes]

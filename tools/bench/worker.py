@@ -2,7 +2,8 @@
 
 Reads one JSON message a line from standard input and answers each with one line:
 
-    {"case": ..., "system": ..., ...}   what to build, first   -> {"settings": ..., ...}
+    {"case": ..., "system": ..., ...}   what to build, first   -> {"encoder_weights": ..., ...}
+    {"do": "warm-up"}                   second, once           -> {}
     {"do": "step"}                      one timed step         -> {"seconds": ..., ...}
     {"do": "trim"}                      give back idle memory  -> {}
 
@@ -23,15 +24,15 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tools.bench.cases import all_cases, is_peer
+from tools.bench.cases import Case, all_cases, is_peer
 from tools.bench.flops import step_flops
 from tools.bench.systems import Setup, Work, load_system
 
@@ -60,26 +61,31 @@ if os.path.exists("/proc/self/status"):
 """Ends the programs of start-up. What the system tells of a child's memory is at least what its
 parent held when it started it."""
 
+WARM_UP, OTHER_WARM_UP = (2, 3.0), (3, 2.0)
+"""What a network warms up on: that many recordings of the case, cut to that many seconds. The other
+one is for what compiles anew when it meets another shape."""
+
 ATTENTION = {"as torch chooses": None, "sdpa's plain kernel": SDPBackend.MATH}
-"""What a peer's training step tries before it is timed: torch's fused attention on the CPU is
-slower for short recordings."""
+"""What a peer's training step tries in its warm-up: torch's fused attention on the CPU is slower
+for short recordings."""
 
 
-class Step(NamedTuple):
+@dataclass
+class Task:
     """What a worker does again and again."""
 
-    run: Callable[[], dict[str, Any]]
-    """Takes one step; returns what there is to report, ``seconds`` at least."""
     facts: dict[str, Any]
-    """Reported once: ``settings`` and the like."""
+    """Reported once, before the warm-up."""
+    run: Callable[[], dict[str, Any]]
+    """Takes one step; returns what there is to report: ``seconds``, ``settings`` and more."""
+    warm_up: Callable[[], object] = dict
+    """What comes before the first step."""
 
 
-def build(spec: dict[str, Any]) -> Step:
-    """The step that a message asks for."""
+def build(spec: dict[str, Any]) -> Task:
+    """The task that a message asks for."""
     device = torch.device(spec["device"])
     torch.set_num_threads(spec["threads"])
-    torch.manual_seed(0)
-    np.random.seed(0)  # transformers draws its masks from it
     if spec["system"] == "matmul":
         size = QUICK_MATMUL_SIZE if spec["quick"] else MATMUL_SIZE[device.type]
         return _matmul(size, spec["dtype"], device)
@@ -90,29 +96,89 @@ def build(spec: dict[str, Any]) -> Step:
     system = load_system(spec["system"])
     setup = Setup(case, spec["system"].partition(" ")[2], device, Path(spec["folder"]))
     if spec["reference"]:
-        system.write_reference(case, setup.folder)
-        return Step(dict, {})
-    work: Work = getattr(system, case.kind)(setup)
-    for module in work.modules:
-        module.to(device).train(case.kind in ("pretrain", "finetune"))
-    for module in work.to_compile if spec["compile"] else []:
-        module.compile(dynamic=True)
-    facts = {
-        "settings": work.settings + (", torch.compile" if spec["compile"] else ""),
-        "encoder_weights": work.encoder_weights,
-        "same_network": work.network is None,
-        "flops": step_flops(case, work.network or case.encoder),
-    }
+        system.write_reference(setup)
+        return Task({}, dict)
     if case.kind == "loading":
-        return Step(lambda: _loading_step(work), facts)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=spec["dtype"] == "bf16")
-    if case.kind == "inference":
-        return Step(lambda: _inference_step(work, autocast, device), facts)
-    step = Step(lambda: _training_step(work, autocast, device), facts)
-    if is_peer(spec["system"]) and device.type == "cpu" and not spec["compile"]:
+        return _loading(system.loading(setup))
+    network = Network(system, setup, spec)
+    return Task(network.facts, network.step, network.warm_up)
+
+
+class Network:
+    """Steps of a case that computes something.
+
+    Until it is warm, it is a copy of what is timed that computes a small part of the case:
+    libraries load and compile what they need, and no whole step goes by untimed.
+    """
+
+    def __init__(self, system: Any, setup: Setup, spec: dict[str, Any]) -> None:
+        self._system = system
+        self._setup = setup
+        self._compile = spec["compile"]
+        case, device = setup.case, setup.device
+        self._autocast = torch.autocast(
+            device.type, torch.bfloat16, enabled=spec["dtype"] == "bf16"
+        )
+        self._attention: str | None = None
+        """The kernel that a peer computes attention with, once it is chosen."""
+        plain = not spec["compile"] and device.type == "cpu"
         # With dropout, torch has only the plain kernel to choose on a CPU.
-        return step if case.encoder.attention_dropout else _with_best_attention(step)
-    return step
+        free = case.kind in ("pretrain", "finetune") and not case.encoder.attention_dropout
+        self._choosing = is_peer(spec["system"]) and plain and free
+        self._work = self._build(self._small(*WARM_UP))
+        self.facts = {
+            "encoder_weights": self._work.encoder_weights,
+            "same_network": self._work.network is None,
+            "flops": step_flops(case, self._work.network or case.encoder),
+        }
+
+    def warm_up(self) -> None:
+        """Steps on a few seconds of audio; then builds what is timed."""
+        if self._work.compiles:
+            self._step(self._build(self._small(*OTHER_WARM_UP)))
+        self.step()
+        if self._choosing:
+            self._attention = min(ATTENTION, key=self._seconds_with)
+        del self._work
+        trim()
+        self._work = self._build(self._setup.case)
+        for module in self._work.to_compile if self._compile else []:
+            module.compile(dynamic=True)
+
+    def step(self) -> dict[str, Any]:
+        """One step."""
+        return self._step(self._work)
+
+    def _step(self, work: Work) -> dict[str, Any]:
+        """A step of ``work``, with the kernel of attention that was chosen."""
+        kernel = ATTENTION[self._attention] if self._attention else None
+        with sdpa_kernel(kernel) if kernel is not None else contextlib.nullcontext():
+            if self._setup.case.kind == "inference":
+                report = _inference_step(work, self._autocast, self._setup.device)
+            else:
+                report = _training_step(work, self._autocast, self._setup.device)
+        chosen = [work.settings, "torch.compile" if self._compile else "", self._attention]
+        return {**report, "settings": ", ".join(filter(None, chosen))}
+
+    def _build(self, case: Case) -> Work:
+        """The system's work on ``case``, with the same random numbers each time."""
+        torch.manual_seed(0)
+        np.random.seed(0)  # transformers draws its masks from it
+        work: Work = getattr(self._system, case.kind)(replace(self._setup, case=case))
+        for module in work.modules:
+            module.to(self._setup.device).train(case.kind in ("pretrain", "finetune"))
+        return work
+
+    def _small(self, recordings: int, longest: float) -> Case:
+        """The case with a few recordings, cut to ``longest`` seconds."""
+        case = self._setup.case
+        few = (min(seconds, longest) for seconds in case.seconds[:recordings])
+        return replace(case, seconds=tuple(few))
+
+    def _seconds_with(self, attention: str) -> float:
+        """The faster of two steps with a kernel of attention."""
+        self._attention = attention
+        return min(self.step()["seconds"] for _ in range(2))
 
 
 def _training_step(work: Work, autocast: torch.autocast, device: torch.device) -> dict[str, Any]:
@@ -135,13 +201,19 @@ def _inference_step(work: Work, autocast: torch.autocast, device: torch.device) 
     return {"seconds": clock.seconds}
 
 
-def _loading_step(work: Work) -> dict[str, Any]:
-    with _Clock(torch.device("cpu")) as clock:
-        padding = work.run()
-    return {"seconds": clock.seconds, "padding_share": padding}
+def _loading(work: Work) -> Task:
+    """An epoch over the corpus."""
+
+    def run() -> dict[str, Any]:
+        with _Clock(torch.device("cpu")) as clock:
+            padding = work.run()
+        seconds, settings = clock.seconds, work.settings
+        return {"seconds": seconds, "padding_share": padding, "settings": settings}
+
+    return Task({}, run)
 
 
-def _start_up(system: str, threads: int) -> Step:
+def _start_up(system: str, threads: int) -> Task:
     """A program from its start to its end, in a process of its own."""
     program = START_UP.get(system) or load_system(system).START_UP
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -162,12 +234,12 @@ def _start_up(system: str, threads: int) -> Step:
         if peak is None:
             usage = resource.getrusage(resource.RUSAGE_CHILDREN)
             peak = usage.ru_maxrss * MAXRSS_BYTES / 1e9
-        return {"seconds": clock.seconds, "peak_memory_gb": peak}
+        return {"seconds": clock.seconds, "peak_memory_gb": peak, "settings": ""}
 
-    return Step(run, {"settings": ""})
+    return Task({}, run)
 
 
-def _matmul(size: int, dtype: str, device: torch.device) -> Step:
+def _matmul(size: int, dtype: str, device: torch.device) -> Task:
     """A plain square matrix product: what the machine can do."""
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
     left = torch.randn(size, size, device=device).to(kind)
@@ -178,27 +250,7 @@ def _matmul(size: int, dtype: str, device: torch.device) -> Step:
             left @ right
         return {"seconds": clock.seconds, "flops": 2.0 * size**3 / clock.seconds}
 
-    return Step(run, {"settings": f"{size} x {size}"})
-
-
-def _with_best_attention(step: Step) -> Step:
-    """``step`` with the attention kernel that is faster here, found by its first run."""
-    chosen: list[str] = []
-    facts = step.facts
-
-    def run_with(name: str) -> dict[str, Any]:
-        kernel = ATTENTION[name]
-        with sdpa_kernel(kernel) if kernel is not None else contextlib.nullcontext():
-            return step.run()
-
-    def run() -> dict[str, Any]:
-        if not chosen:
-            for name in ATTENTION:
-                run_with(name)  # warm-up
-            chosen.append(min(ATTENTION, key=lambda name: run_with(name)["seconds"]))
-        return {**run_with(chosen[0]), "settings": f"{facts['settings']}, {chosen[0]}"}
-
-    return Step(run, facts)
+    return Task({}, run)
 
 
 class _Clock:
@@ -264,14 +316,17 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     try:
         spec = json.loads(sys.stdin.readline())
-        step = build(spec)
-        answers.write(json.dumps(step.facts) + "\n")
+        task = build(spec)
+        answers.write(json.dumps(task.facts) + "\n")
         for line in sys.stdin:
             reply: dict[str, Any] = {}
-            if json.loads(line)["do"] == "trim":
+            request = json.loads(line)["do"]
+            if request == "trim":
                 trim()
+            elif request == "warm-up":
+                task.warm_up()
             else:
-                reply = step.run()
+                reply = task.run()
                 reply.setdefault("peak_memory_gb", peak_memory_gb(torch.device(spec["device"])))
             answers.write(json.dumps(reply) + "\n")
     except Exception as error:

@@ -39,10 +39,15 @@ class Setup:
 
     case: Case
     variant: str
-    """The rest of the system's name: "" or e.g. "fbank"."""
+    """The rest of the system's name: "" or e.g. "recipe"."""
     device: torch.device
     folder: Path
-    """What the run prepared: ``weights.safetensors`` and ``corpus/``."""
+    """What the run prepared: ``corpus/`` and the cases' ``weights``."""
+
+    @property
+    def weights(self) -> Path:
+        """What transformers and speechssl both compute with in inference."""
+        return weights_file(self.folder, self.case)
 
 
 @dataclass
@@ -67,6 +72,15 @@ class Work:
 
     network: EncoderConfig | None = None
     """The encoder, where it is not the case's."""
+
+    compiles: bool = False
+    """Whether the system itself compiles for the first shape of batch that it meets, and again for
+    the second, then for all."""
+
+
+def weights_file(folder: Path, case: Case) -> Path:
+    """Where a run keeps the weights of a case."""
+    return folder / f"{case.name}.safetensors"
 
 
 def load_system(name: str) -> Any:

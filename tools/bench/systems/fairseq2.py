@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import soundfile  # noqa: F401 - before fairseq2, which needs its libsndfile
@@ -82,7 +83,8 @@ def pretrain(setup: Setup) -> Work:
         return loss.aggregate / output.num_targets
 
     note = "Wav2Vec2Model, sdpa; compiles its quantizer itself"
-    return _work(run, note, model, model.encoder_frontend, model.encoder)
+    work = _work(run, note, model, model.encoder_frontend, model.encoder)
+    return replace(work, compiles=True)
 
 
 def finetune(setup: Setup) -> Work:

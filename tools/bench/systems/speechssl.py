@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import string
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from speechssl.data.batch import SpeechBatch, collate
 from speechssl.frames import SAMPLE_RATE, num_frames
-from speechssl.models.encoder import Encoder
+from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.presets import encoder_config
 from tools.bench.cases import CLUSTERS, VOCABULARY, transcripts, waveforms
 from tools.bench.systems import (
@@ -25,6 +26,12 @@ from tools.bench.systems import (
     padding_share,
 )
 
+if TYPE_CHECKING:
+    from speechssl.training.recipe import FinetuneRecipe, PretrainRecipe
+
+ROOT = Path(__file__).parents[3]
+"""The checkout, which has the recipes."""
+
 START_UP = """
 from speechssl.models.encoder import Encoder
 from speechssl.models.presets import encoder_config
@@ -36,42 +43,55 @@ Encoder(encoder_config("tiny", plain))
 def pretrain(setup: Setup) -> Work:
     """The loss of an objective, as ``speechssl pretrain`` computes it.
 
-    The variant "fbank", here and in fine-tuning, is the preset: filter banks in place of the
-    convolutions, and a Conformer on 40 ms: another network.
+    The variant "recipe", here and in fine-tuning, has the encoder, masks and dropout of the tiny
+    recipe, which is another network than the peers'.
     """
     from speechssl.objectives import build_objective
+    from speechssl.training.recipe import PretrainRecipe, load_recipe
 
-    config = encoder_config("tiny") if setup.variant == "fbank" else setup.case.encoder
+    kind, note = setup.case.objective, ""
+    config, settings = setup.case.encoder, {"kind": kind}
+    if setup.variant == "recipe":
+        note = f"recipes/{kind}_tiny.yaml"
+        recipe = load_recipe(PretrainRecipe, ROOT / note)
+        config, settings = _recipe_encoder(recipe), recipe.objective
     encoder = Encoder(config)
-    objective = build_objective({"kind": setup.case.objective}, config, CLUSTERS)
+    objective = build_objective(settings, config, CLUSTERS)
     batch = _batch(setup)
 
     def run() -> Tensor:
         loss = objective(encoder, batch)
         return loss.sum / loss.count
 
-    return _work(setup, run, [encoder, objective], "as trained")
+    return _work(setup, run, [encoder, objective], note or "as trained")
 
 
 def finetune(setup: Setup) -> Work:
-    """The CTC loss, as ``speechssl finetune`` computes it once the encoder learns too."""
+    """The CTC loss, as ``speechssl finetune`` computes it once the encoder learns too.
+
+    The variant "recipe" also changes the recordings' speed, which is part of its step.
+    """
     from speechssl.data.text import Tokens
     from speechssl.models.ctc import CTCModel
     from speechssl.training.finetuning import FinetuneModel
-    from speechssl.training.recipe import FinetuneConfig
+    from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
 
-    config = encoder_config("tiny") if setup.variant == "fbank" else setup.case.encoder
+    note = "as trained, convolutions frozen"
+    config, settings = setup.case.encoder, FinetuneConfig()
+    if setup.variant == "recipe":
+        note = "recipes/ctc_tiny.yaml"
+        recipe = load_recipe(FinetuneRecipe, ROOT / note)
+        config, settings = _recipe_encoder(recipe), recipe.finetune
     encoder = Encoder(config)
-    settings = FinetuneConfig()
-    tokens = Tokens.from_texts(["letters are not looked at by the loss"])
-    model = FinetuneModel(CTCModel(encoder, VOCABULARY, settings.dropout), settings, tokens)
+    tokens = Tokens.from_texts([string.printable[: VOCABULARY - 2]])  # and blank and space
+    model = FinetuneModel(CTCModel(encoder, len(tokens), settings.dropout), settings, tokens)
     batch = _batch(setup)
 
     def run() -> Tensor:
         loss = model(batch)
         return loss.sum / loss.count
 
-    return _work(setup, run, [model], "as trained, convolutions frozen")
+    return _work(setup, run, [model], note)
 
 
 def inference(setup: Setup) -> Work:
@@ -81,8 +101,8 @@ def inference(setup: Setup) -> Work:
 
     encoder = Encoder(setup.case.encoder)
     checked = "random weights"
-    if (setup.folder / "weights.safetensors").is_file():
-        agreement = load_transformers_weights(encoder, setup.folder)
+    if setup.weights.is_file():
+        agreement = load_transformers_weights(encoder, setup.weights)
         checked = f"transformers' weights, outputs agree to {agreement:.0e}"
     recordings = waveforms(setup.case)
     files = [_File(str(i), len(recording) / SAMPLE_RATE) for i, recording in enumerate(recordings)]
@@ -144,6 +164,12 @@ class _File(NamedTuple):
     duration: float
 
 
+def _recipe_encoder(recipe: PretrainRecipe | FinetuneRecipe) -> EncoderConfig:
+    """What ``encoder_settings`` of pretraining makes of a recipe, without importing the engine."""
+    changes = dict(recipe.model)
+    return encoder_config(changes.pop("preset"), changes)
+
+
 def _batch(setup: Setup) -> SpeechBatch:
     generator = torch.Generator().manual_seed(2)
     recordings = waveforms(setup.case)
@@ -159,18 +185,19 @@ def _batch(setup: Setup) -> SpeechBatch:
 def _work(setup: Setup, run: Callable[[], Tensor], modules: list[nn.Module], note: str) -> Work:
     encoder = next(m for module in modules for m in module.modules() if isinstance(m, Encoder))
     layers = list(encoder.layers)
-    if setup.variant != "fbank":
-        return Work(run, note, modules, layers, _weights(encoder))
-    note = "as trained, filter banks for convolutions"
-    return Work(run, note, modules, layers, _weights(encoder), network=encoder.config)
+    config = encoder.config
+    body = "Conformer" if config.convolution_kernel else "transformer"
+    note = f"{config.frontend.kind}, {body} on {20 * config.squeeze} ms; {note}"
+    network = None if config == setup.case.encoder else config
+    return Work(run, note, modules, layers, _weights(encoder), network)
 
 
 def _weights(encoder: Encoder) -> int:
     return count(encoder) - encoder.mask_embedding.numel()
 
 
-def load_transformers_weights(encoder: Encoder, folder: Path) -> float:
-    """Fills ``encoder`` from the run's weights and compares outputs on one recording, in float32.
+def load_transformers_weights(encoder: Encoder, file: Path) -> float:
+    """Fills ``encoder`` from a case's weights and compares outputs on one recording, in float32.
 
     Returns the largest difference, relative to the largest output. Raises ``ValueError`` where it
     is above 1e-3.
@@ -180,10 +207,10 @@ def load_transformers_weights(encoder: Encoder, folder: Path) -> float:
     from speechssl.interop.conversion import Ours, fill_from_theirs
     from speechssl.interop.transformers.layout import renames
 
-    weights = load_file(folder / "weights.safetensors")
+    weights = load_file(file)
     waveform, expected = weights.pop("check.waveform"), weights.pop("check.context")
     names = renames("Wav2Vec2Model")
-    fill_from_theirs(Ours(encoder), names, weights, "weights.safetensors", "the case's settings")
+    fill_from_theirs(Ours(encoder), names, weights, file.name, "the case's settings")
     with torch.inference_mode():
         encoder.eval()
         context, _ = encoder(waveform, torch.tensor([waveform.shape[1]]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -177,17 +176,17 @@ def _reference(case: Case) -> nn.Module:
     return model.eval()
 
 
-def write_reference(case: Case, folder: Path) -> None:
-    """Writes ``weights.safetensors``: the model's weights, one recording and its context."""
+def write_reference(setup: Setup) -> None:
+    """Writes ``setup.weights``: the model's weights, one recording and its context."""
     from safetensors.torch import save_file
 
-    model = _reference(case)
+    model = _reference(setup.case)
     waveform = torch.randn(1, 2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         context = model(waveform).last_hidden_state
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     checks = {"check.waveform": waveform, "check.context": context.contiguous()}
-    save_file({**weights, **checks}, folder / "weights.safetensors")
+    save_file({**weights, **checks}, setup.weights)
 
 
 def loading(setup: Setup) -> Work:
