@@ -23,9 +23,12 @@ if [ "$objectives" = all ]; then
   done
 fi
 
-# The settings of a run of so many updates; none where the recipe's own are wanted.
+# The settings of a run of so many updates, which is validated at its end alone; none where the
+# recipe's own are wanted. A recipe validates when it reports, every 50 updates, and always at the end.
 run_of() {
-  if [ -n "$1" ]; then echo "training.updates=$1" "training.validate_every=$1"; fi
+  if [ -n "$1" ]; then
+    echo "training.updates=$1" "training.validate_every=$((($1 + 49) / 50 * 50))"
+  fi
 }
 
 # Updates of pretraining; empty for the recipe's own. Fails where there is no time to compare with.

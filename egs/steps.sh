@@ -96,24 +96,27 @@ side_by_side() (
 
 # decode_run RUN TRANSCRIPTS LABELLED: the test set of the corpus LABELLED greedily (test.hyps.jsonl)
 # and with a model of the words that the transcribed corpus TRANSCRIPTS has (test.lm.hyps.jsonl),
-# whose weights are tuned on dev.
+# whose weights are tuned on dev. Letters that minutes of transcripts do not have count as errors.
 decode_run() {
   local run=$1 train="$2/train/cuts.jsonl.gz" dev="$3/dev/cuts.jsonl.gz" test="$3/test/cuts.jsonl.gz"
-  speechssl decode "$run/model" "$test" "$run/test.hyps.jsonl" --overwrite
+  speechssl decode "$run/model" "$test" "$run/test.hyps.jsonl" --allow-unknown --overwrite
   speechssl lm "$train" "$run/words.arpa" --overwrite
   speechssl tune-decoding "$run/model" "$dev" "$run/decoding.yaml" --lm "$run/words.arpa" --overwrite
-  speechssl decode "$run/model" "$test" "$run/test.lm.hyps.jsonl" --decoding "$run/decoding.yaml" --overwrite
+  speechssl decode "$run/model" "$test" "$run/test.lm.hyps.jsonl" \
+    --decoding "$run/decoding.yaml" --allow-unknown --overwrite
 }
 
 # show_transcripts MODEL CUTS COUNT: transcribes the first COUNT recordings of a manifest with
-# `speechssl transcribe` and prints what was really said above each.
+# `speechssl transcribe` and prints what was really said above each. Cuts that are a part of their
+# recording are passed over.
 show_transcripts() {
   python - "$2" "$3" <<'PY' | while IFS=$'\t' read -r file text; do
 import sys
 from pathlib import Path
 from speechssl.data.manifest import cut_text, load_cuts
 
-for cut in list(load_cuts(Path(sys.argv[1])))[: int(sys.argv[2])]:
+cuts = [cut for cut in load_cuts(Path(sys.argv[1])) if cut.duration == cut.recording.duration]
+for cut in cuts[: int(sys.argv[2])]:
     print(cut.recording.sources[0].source, cut_text(cut), sep="\t")
 PY
     echo "file       $file"

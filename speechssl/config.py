@@ -76,6 +76,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a YAML file.") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from None
     except yaml.YAMLError as error:
@@ -116,7 +118,11 @@ def parse_override(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigError(f"override {text!r}: expected setting=value, as in optimizer.lr=1e-3.")
-    parsed: Any = yaml.safe_load(value)
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"override {text!r}: {value!r} is no YAML value ({problem}).") from None
     for key in reversed(name.split(".")):
         parsed = {key: parsed}
     result: dict[str, Any] = parsed
@@ -171,7 +177,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         except (TypeError, ValueError):
             raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.") from None
         if hint is int:
-            if number != int(number):
+            if not number.is_integer():
                 raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.")
             return int(number)
         return number

@@ -32,10 +32,10 @@ from torch import Tensor
 
 from speechssl.config import require
 from speechssl.data.index import Cuts
-from speechssl.data.manifest import save_cuts
+from speechssl.data.manifest import hash_manifest, save_cuts
 from speechssl.errors import RunFolderError
 from speechssl.extraction import SORTED_TOGETHER, ModelLayers, extract
-from speechssl.files import sha256, write_text
+from speechssl.files import write_text
 from speechssl.frames import FRAME_RATE
 
 SETTINGS, SHAR = "settings.json", "shar"
@@ -79,7 +79,7 @@ def write_features(
     """
     features = ModelLayers(model, layers)
     cuts = Cuts.open(manifest)
-    settings = FeatureSettings(features.name, features.layers, sha256(manifest), dtype)
+    settings = FeatureSettings(features.name, features.layers, hash_manifest(manifest), dtype)
     _claim(out, settings)
     shards = _missing_shards(out, np.flatnonzero(cuts.frames > 0))
     if not shards:

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LONGEST_ENDING = 48
+"""Characters of a name that a temporary name ends in: with them it is at most 255 bytes long, which
+file systems take, whatever the name and its script."""
+
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
@@ -20,7 +24,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=".tmp-", suffix="-" + path.name.lstrip(".")
+        dir=path.parent, prefix=".tmp-", suffix="-" + path.name.lstrip(".")[-LONGEST_ENDING:]
     )
     os.close(handle)
     temporary = Path(name)

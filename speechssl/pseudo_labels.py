@@ -82,19 +82,17 @@ def write_pseudo_labelled(
     by_id = {cut.id: cut for cut in cuts}
     train = list(load_cuts(cuts_path(transcribed_dir, "train"), need_text=True))
     train += [_with_text(by_id[h.id], h) for h in selection.kept]
-    copies = {
-        split: cuts_path(transcribed_dir, split)
-        for split in ("dev", "test")
-        if cuts_path(transcribed_dir, split).exists()
-    }
-    content = repr([cut.to_dict() for cut in train]) + repr(sorted(map(str, copies.values())))
+    splits = {"train": train}
+    for split in ("dev", "test"):
+        if cuts_path(transcribed_dir, split).exists():
+            splits[split] = list(load_cuts(cuts_path(transcribed_dir, split)))
+    content = repr([[cut.to_dict() for cut in cuts] for cuts in splits.values()])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    held = {split: list(load_cuts(path)) for split, path in copies.items()}
     title = f"{transcribed_dir.name} with {len(selection.kept)} pseudo-labelled recordings"
-    report = summarize(title, {"train": train, **held}, fingerprint)
+    report = summarize(title, splits, fingerprint)
     report.notes.append(f"pseudo-labels by {labeller}; the least confident are left out")
     if not check_output(out, fingerprint, overwrite):
-        write_splits(out, {"train": train}, report, copies=copies)
+        write_splits(out, splits, report)
     return report.short()
 
 

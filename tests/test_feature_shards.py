@@ -12,6 +12,7 @@ from lhotse.dataset.collation import collate_custom_field
 from speechssl import extraction, feature_shards
 from speechssl.data.audio import read_cut
 from speechssl.data.manifest import cuts_path, load_cuts, save_cuts
+from speechssl.data.shards import write_shards
 from speechssl.data.targets import cut_frames
 from speechssl.errors import AudioError, ConfigError, RunFolderError
 from speechssl.extraction import ModelLayers
@@ -57,6 +58,16 @@ def test_lhotse_reads_the_layers_of_each_cut(
             assert loaded.shape == (cut_frames(cut), 16)
             rounding = 1e-5 if dtype == "float32" else 2e-3
             np.testing.assert_allclose(loaded, frames.numpy(), atol=rounding, rtol=rounding)
+
+
+def test_a_corpus_in_shar(corpus_copy: Path, model: Path, tmp_path: Path) -> None:
+    ids = {cut.id for cut in load_cuts(cuts_path(corpus_copy, "dev"))}
+    write_shards(corpus_copy)
+    cuts_path(corpus_copy, "dev").unlink()
+    path = cuts_path(corpus_copy, "dev")
+    assert write_features(model, path, tmp_path / "out", [1]) == 4
+    assert write_features(model, path, tmp_path / "out", [1]) == 0, "all are there already"
+    assert set(read(tmp_path / "out")) == ids
 
 
 def test_cuts_anywhere_in_a_recording(corpus_copy: Path, model: Path, tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def test_the_corpus_to_train_on(corpus, transcribed, tmp_path):
         write_pseudo_labelled(out, transcribed, cuts, Selection(heard, []), labeller="model")
 
 
+def test_other_held_out_recordings_make_another_corpus(corpus, transcribed, tmp_path):
+    out = tmp_path / "pseudo"
+    cuts = untranscribed_cuts(corpus, transcribed)
+    selection = Selection([Hypothesis(cut.id, "haha", confidence=0.75) for cut in cuts], [])
+    write_pseudo_labelled(out, transcribed, cuts, selection, labeller="model")
+    fewer = list(load_cuts(cuts_path(transcribed, "dev")))[1:]
+    save_cuts(fewer, cuts_path(transcribed, "dev"))
+    write_pseudo_labelled(out, transcribed, cuts, selection, labeller="model", overwrite=True)
+    assert list(load_cuts(cuts_path(out, "dev"))) == fewer
+
+
 def test_nothing_worth_keeping(corpus, transcribed, tmp_path):
     cuts = untranscribed_cuts(corpus, transcribed)
     with pytest.raises(ManifestError, match="no reading is worth keeping"):

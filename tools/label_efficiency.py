@@ -110,10 +110,15 @@ def read_points(path: Path, over: str = "transcripts") -> list[Point]:
     wers: dict[tuple[str, float], list[float]] = defaultdict(list)
     try:
         for entry in json.loads(path.read_text(encoding="utf-8")):
-            system = str(entry["system"])
+            system, amount = str(entry["system"]), entry[AXES[over].key]
+            if amount is None:
+                raise ConfigError(
+                    f"{path}: the hours that {system!r} was pretrained on, elsewhere, are not "
+                    "known; leave it out of a figure over recordings."
+                )
             if over == "recordings":
                 system = f"{system.partition('@')[0]}, {entry['label_minutes']:g} min"
-            wers[system, float(entry[AXES[over].key])].append(float(entry["wer"]))
+            wers[system, float(amount)].append(float(entry["wer"]))
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise ConfigError(

@@ -48,14 +48,13 @@ def main(data_dir: Path, out: Path, minutes: float | None, seed: int, overwrite:
     if check_output(out, fingerprint, overwrite):
         click.echo(f"{out}: already this subset; nothing to do.")
         return
-    everything = {split: list(load_cuts(path)) for split, path in held.items()}
-    splits = {split: [c for c in cuts if cut_text(c)] for split, cuts in everything.items()}
-    copies = {split: path for split, path in held.items() if splits[split] == everything[split]}
+    splits = {"train": chosen}
+    for split, path in held.items():
+        splits[split] = [cut for cut in load_cuts(path) if cut_text(cut)]
     how_much = "what is transcribed" if minutes is None else f"{minutes:g} minutes (seed {seed})"
     title = f"{how_much} of {data_dir.name}"
-    report = summarize(title, {"train": chosen, **splits}, fingerprint)
-    new = {split: cuts for split, cuts in splits.items() if split not in copies}
-    write_splits(out, {"train": chosen, **new}, report, copies=copies)
+    report = summarize(title, splits, fingerprint)
+    write_splits(out, splits, report)
     click.echo(report.short(), nl=False)
 
 

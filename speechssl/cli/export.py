@@ -55,9 +55,9 @@ def command(source: Path, out: Path, target: str, checkpoint: str) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             model_dir = Path(temporary) / "model"
             _export_run(source, checkpoint, model_dir)
-            _export_to(target, model_dir, out)
+            _export_to(target, model_dir, out, source)
     else:
-        _export_to(target, source, out)
+        _export_to(target, source, out, source)
     click.echo(str(out))
 
 
@@ -72,10 +72,15 @@ def _export_run(exp: Path, checkpoint: str, model_dir: Path) -> None:
     export(folder, choice, model_dir)  # type: ignore[arg-type]
 
 
-def _export_to(target: str, model_dir: Path, out: Path) -> None:
+def _export_to(target: str, model_dir: Path, out: Path, source: Path) -> None:
+    """Exports the model; messages name ``source``, which the user has given."""
+    from speechssl.errors import SpeechSSLError
     from speechssl.interop.projects import load_project
 
-    certificate, notes = load_project(target).export_model(model_dir, out)
+    try:
+        certificate, notes = load_project(target).export_model(model_dir, out)
+    except SpeechSSLError as error:
+        raise type(error)(str(error).replace(str(model_dir), str(source))) from None
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {note.replace(str(model_dir), str(source))}", err=True)
     click.echo(certificate.summary(), err=True)

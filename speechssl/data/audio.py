@@ -47,9 +47,6 @@ AUDIO_SUFFIXES = SNDFILE_SUFFIXES + FFMPEG_SUFFIXES
 SLACK_SECONDS = 0.025
 """How far behind the end of a file a window may reach; the missing samples are zeros."""
 
-_STREAMED = (0, 0xFFFFFFFF)
-"""Sizes in WAV headers of programs that did not know the length when they began to write."""
-
 
 def find_audio(path: Path | str) -> list[Path]:
     """The recordings at ``path``: the file itself, or all audio files under the folder, sorted.
@@ -228,6 +225,12 @@ def check_file(path: Path) -> None:
         )
 
 
+def size_is_known(size: int) -> bool:
+    """Whether ``size`` in the header of a WAV file says how long it is. Programs that do not know
+    it when they begin to write put 0 there, 2^32 - 1 (FFmpeg) or about 2^31 (SoX, arecord)."""
+    return 0 < size & 0x7FFFFFFF < 0x7FFF0000
+
+
 def _wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
     """The bytes of samples that a WAV header promises and that the file holds; (0, 0) if unknown.
 
@@ -242,7 +245,7 @@ def _wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
     while len(chunk := stream.read(8)) == 8:
         size = int(struct.unpack("<I", chunk[4:])[0])
         if chunk[:4] == b"data":
-            return (0, 0) if size in _STREAMED else (size, end - stream.tell())
+            return (size, end - stream.tell()) if size_is_known(size) else (0, 0)
         stream.seek(size + size % 2, 1)
     return 0, 0
 

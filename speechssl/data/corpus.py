@@ -23,7 +23,7 @@ from speechssl.data.corpus_report import (
 from speechssl.data.index import Cuts, index_path
 from speechssl.data.journal import Journal
 from speechssl.data.listening import Heard, concerns
-from speechssl.data.manifest import SPLITS, cuts_path, load_cuts, save_cuts, shar_path
+from speechssl.data.manifest import SPLITS, cuts_path, save_cuts, shar_path
 from speechssl.data.segmenting import file_key
 from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError, RunFolderError
@@ -121,13 +121,8 @@ def check_output(out: Path, fingerprint: str, overwrite: bool) -> bool:
     return False
 
 
-def write_splits(
-    out: Path,
-    splits: Mapping[str, Sequence[MonoCut]],
-    report: Report,
-    copies: Mapping[str, Path] | None = None,
-) -> None:
-    """Writes the report, the cuts of each split, and splits that are ``copies`` of other manifests.
+def write_splits(out: Path, splits: Mapping[str, Sequence[MonoCut]], report: Report) -> None:
+    """Writes the report and the cuts of each split.
 
     What another corpus left in ``out``, in Shar too, is removed. Each split is indexed at once, so
     that training starts without reading it whole. In this order ``check_output`` knows an
@@ -142,12 +137,6 @@ def write_splits(
     for split, cuts in splits.items():
         if cuts:
             save_cuts(cuts, cuts_path(out, split))
-    for split, source in (copies or {}).items():
-        if source.is_dir():  # in Shar, with places relative to it
-            save_cuts(load_cuts(source), cuts_path(out, split))
-            continue
-        with atomic_path(cuts_path(out, split)) as temporary:
-            shutil.copyfile(source, temporary)
     for split in SPLITS:
         if cuts_path(out, split).is_file():
             Cuts.open(cuts_path(out, split))

@@ -17,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechssl.data.audio import FFMPEG_SUFFIXES, check_file, resample, uses_torchaudio
+from speechssl.data.audio import (
+    FFMPEG_SUFFIXES,
+    check_file,
+    resample,
+    size_is_known,
+    uses_torchaudio,
+)
 from speechssl.errors import AudioError, MissingExtraError
 from speechssl.frames import SAMPLE_RATE
 
@@ -69,12 +75,14 @@ def pipe_blocks(stream: BinaryIO, name: str = "stdin") -> Iterator[Tensor]:
     ``AudioError`` for another kind of WAV stream or samples that are not finite.
     """
     start = _read_exactly(stream, 4)
+    size = None
     if start == b"RIFF":
-        rate, channels, sample = _wav_header(stream, name)
+        (rate, channels, sample), size = _wav_header(stream, name)
         start = b""
     else:
         rate, channels, sample = SAMPLE_RATE, 1, "<i2"
-    yield from _to_16_khz(_checked(_pcm(stream, start, rate, channels, sample), name), rate)
+    blocks = _pcm(stream, start, rate, channels, sample, size)
+    yield from _to_16_khz(_checked(blocks, name), rate)
 
 
 def microphone_blocks() -> Iterator[Tensor]:
@@ -172,10 +180,11 @@ def _reason(error: Exception) -> str:
     return problem.rstrip(".") or type(error).__name__
 
 
-def _wav_header(stream: BinaryIO, name: str) -> tuple[int, int, str]:
+def _wav_header(stream: BinaryIO, name: str) -> tuple[tuple[int, int, str], int | None]:
     """Reads a WAV stream, of which "RIFF" is already read, up to its first sample.
 
-    Returns the rate, the number of channels, and numpy's name of the sample type.
+    Returns the rate, the number of channels and numpy's name of the sample type; and the bytes of
+    samples, None where the header does not know them.
     """
     known = {(1, 16): "<i2", (1, 24): "<i3", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
     read, form = 12, None
@@ -183,7 +192,7 @@ def _wav_header(stream: BinaryIO, name: str) -> tuple[int, int, str]:
         while read < _MAX_HEADER and len(chunk := _read_exactly(stream, 8)) == 8:
             size = int(struct.unpack("<I", chunk[4:])[0])
             if chunk[:4] == b"data" and form is not None:
-                return form
+                return form, size if size_is_known(size) else None
             if size > _MAX_HEADER:
                 break
             body = _read_exactly(stream, size + size % 2)
@@ -202,19 +211,22 @@ def _wav_header(stream: BinaryIO, name: str) -> tuple[int, int, str]:
 
 
 def _pcm(
-    stream: BinaryIO, rest: bytes, rate: int, channels: int, sample: str
+    stream: BinaryIO, rest: bytes, rate: int, channels: int, sample: str, size: int | None
 ) -> Iterator[NDArray[np.float32]]:
-    """The samples of ``rest`` and all that follows in ``stream``, whatever arrives at a time."""
+    """The samples of ``rest`` and of the next ``size`` bytes in ``stream`` (None: of all that
+    follow), whatever arrives at a time."""
     width = int(sample[2:]) * channels
-    size = max(1, round(LIVE_SECONDS * rate)) * width
+    most = max(1, round(LIVE_SECONDS * rate)) * width
     read = getattr(stream, "read1", stream.read)
     while True:
         whole = len(rest) // width * width
         if whole:
             yield _from_bytes(rest[:whole], sample, channels)
-        more = read(size)
+        more = read(most if size is None else min(most, size))
         if not more:
             return
+        if size is not None:
+            size -= len(more)
         rest = rest[whole:] + more
 
 

@@ -14,6 +14,7 @@ from speechssl.data.batch import batches_by_length
 from speechssl.data.streams import file_blocks, file_seconds
 from speechssl.data.threads import READ_THREADS, reading_threads
 from speechssl.decoding.ahead import compute_batches
+from speechssl.decoding.edges import LevelMeter
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.decoding.transcript import Transcript
 from speechssl.decoding.windows import WHOLE, Span
@@ -78,7 +79,10 @@ def transcribe_files(
             on_audio(sum(short[i] for i, _ in batch))
         for i in chunk:
             if i not in short:
-                yield files[i], _transcribe_long(transcriber, files[i], activity, on_audio)
+                yield (
+                    files[i],
+                    _transcribe_long(transcriber, files[i], activity, skip_in_short, on_audio),
+                )
 
 
 def _batches(lengths: dict[int, float], batch_seconds: float) -> Iterator[list[int]]:
@@ -94,15 +98,23 @@ def _transcribe_long(
     transcriber: Transcriber,
     path: Path,
     activity: VoiceActivity | None,
+    skip_in_short: bool,
     on_audio: Callable[[float], object],
 ) -> Transcript | AudioError:
+    """What is said in a recording that is long, or whose length is not known before."""
+
     def blocks() -> Iterator[Tensor]:
         for block in file_blocks(path):
             yield block
             on_audio(len(block) / SAMPLE_RATE)
 
     try:
-        spans = speech_spans(activity, file_blocks(path)) if activity else [WHOLE]
+        spans: list[Span] = [WHOLE]
+        if activity:
+            meter = LevelMeter()
+            speech = speech_spans(activity, meter.listen(file_blocks(path)))
+            if skip_in_short or meter.seconds > transcriber.window_frames / FRAME_RATE:
+                spans = speech
         return transcriber.stream_transcript(blocks(), spans)
     except AudioError as error:
         return error

@@ -180,6 +180,8 @@ def _read_config(path: Path, encoder: Mapping[str, Any]) -> _FolderConfig:
     if not path.is_dir():
         raise ModelFolderError(f"{path}: no such folder; give the path of a model folder.")
     where = path / CONFIG
+    if is_model_folder(path / "model") and not is_model_folder(path):
+        raise ModelFolderError(f"{path}: is the folder of a run; give its model, {path / 'model'}.")
     if not where.is_file():
         raise ModelFolderError(
             f"{where}: is missing; a model folder holds {WEIGHTS} and {CONFIG} "

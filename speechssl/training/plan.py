@@ -148,8 +148,10 @@ def plan(
             f"{processes} processes cannot share evenly; change data.batch_seconds."
         )
     cuts = usable_cuts(Cuts.open(cuts_path(run.data, "train")), recipe.data, "train")
+    if not run.pretrains:  # fine-tuning leaves out what has no transcript
+        cuts = cuts.transcribed()
     seconds = np.minimum(cuts.durations, recipe.data.max_seconds)
-    if not run.pretrains:  # fine-tuning leaves out what pretraining crops
+    if not run.pretrains:  # and what pretraining crops
         seconds = seconds[cuts.durations <= recipe.data.max_seconds]
     batches = epoch_batches(
         seconds,

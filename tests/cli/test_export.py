@@ -4,6 +4,7 @@ import pytest
 from safetensors.torch import load_file
 
 from speechssl.config import write_yaml
+from speechssl.training.finetuning import finetune
 from tests.interop.models import PLAIN
 from tests.training.conftest import DATA, MICRO_MODEL
 
@@ -28,6 +29,20 @@ def test_checkpoint_of_a_run_to_transformers(speechssl, corpus, tmp_path):
     ours = load_file(exp / "model" / "model.safetensors")
     assert load_file(out / "model.safetensors")["lm_head.weight"].equal(ours["head.weight"])
     assert json.loads((out / "vocab.json").read_text())["<pad>"] == 0
+
+
+def test_errors_name_the_run(fails, corpus, tmp_path):
+    recipe = {
+        "model": {**MICRO_MODEL, "layers": 1},
+        "data": DATA,
+        "optimizer": {"lr": 1e-3},
+        "training": {"updates": 1},
+    }
+    file, exp = tmp_path / "recipe.yaml", tmp_path / "exp"
+    file.write_text(write_yaml(recipe))
+    finetune(file, corpus, exp, init=None)
+    message = fails("export", exp, tmp_path / "out", "--to", "hf", "--checkpoint", "last")
+    assert message.startswith(f"error: {exp}: the encoder's frontend.kind is 'fbank'")
 
 
 @pytest.mark.parametrize("target", ["hf", "speechssl"])

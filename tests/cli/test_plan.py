@@ -9,7 +9,7 @@ import pytest
 
 from speechssl.config import write_yaml
 from speechssl.data.index import Cuts
-from speechssl.data.manifest import cuts_path
+from speechssl.data.manifest import cuts_path, hours, load_cuts, save_cuts
 from speechssl.models.encoder import Encoder
 from speechssl.models.presets import encoder_config
 from speechssl.training.plan import Measured, Run, plan, rescale
@@ -54,6 +54,16 @@ def test_audio_and_parameters(pretrain_recipe: Path, corpus: Path) -> None:
     classes = 4 * 8  # of best_rq's codebooks
     expected = sum(p.numel() for p in encoder.parameters()) + classes * (MODEL["dim"] + 1)
     assert found.parameters == expected
+
+
+def test_fine_tuning_counts_what_is_transcribed(finetune_recipe: Path, corpus_copy: Path) -> None:
+    path = cuts_path(corpus_copy, "train")
+    cuts = list(load_cuts(path))
+    for cut in cuts[:6]:
+        cut.supervisions = []
+    save_cuts(cuts, path)
+    found = plan(Run(finetune_recipe, corpus_copy), seconds_per_update=0.5)
+    assert found.corpus_hours == pytest.approx(hours(cuts[6:]))
 
 
 def test_processes_share_an_update(pretrain_recipe: Path, corpus: Path, fails) -> None:

@@ -151,11 +151,12 @@ def test_bad_file_is_one_clear_line(tmp_path: Path, write: Any, message: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_streamed_wav_without_a_length_is_no_truncated_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [b"\xff\xff\xff\xff", b"\x24\xf0\xff\x7f"], ids=["FFmpeg", "SoX"])
+def test_streamed_wav_without_a_length_is_no_truncated_file(tmp_path: Path, size: bytes) -> None:
     path = tone(tmp_path / "a.wav")
     content = bytearray(path.read_bytes())
     place = content.index(b"data") + 4
-    content[place : place + 4] = b"\xff\xff\xff\xff"
+    content[place : place + 4] = size
     path.write_bytes(content)
     assert len(read_audio(path)) == 16_000
 

@@ -71,6 +71,13 @@ def test_folders_named_for_splits(tmp_path: Path) -> None:
     assert {utterance.split for utterance in known.values()} == {None}
 
 
+def test_names_that_would_be_one_get_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, "a-b.wav", "a b.wav", "a/b.wav", "c.wav")
+    known, _ = read(tmp_path)
+    assert set(known) == {"a-b", "a-b-2", "a-b-3", "c"}
+    assert len({utterance.audio for utterance in known.values()}) == 4
+
+
 def test_subtitles_go_before_text(tmp_path: Path) -> None:
     touch(tmp_path, "Мой доклад.mp3", "b.wav", "c.wav")
     write(tmp_path / "Мой доклад.txt", "all of it")
@@ -155,6 +162,18 @@ def test_kaldi_paths_as_in_a_recipe(tmp_path: Path) -> None:
     assert (known["a"].recording, known["a"].duration) == (None, None)
 
 
+def test_kaldi_with_tabulators(tmp_path: Path) -> None:
+    touch(tmp_path, "a b.wav")
+    write(tmp_path / "wav.scp", "\ufeffu1\ta b.wav")
+    write(tmp_path / "text", "u1 \tHELLO  WORLD\u2028AGAIN")
+    write(tmp_path / "utt2spk", "u1\tanna")
+    known, listing = read(tmp_path)
+    u1 = known["u1"]
+    assert (u1.text, u1.speaker) == ("HELLO  WORLD\u2028AGAIN", "anna")
+    assert u1.audio == tmp_path / "a b.wav"
+    assert not listing.rejected
+
+
 @pytest.mark.parametrize(
     ("scp", "segments", "message"),
     [
@@ -194,7 +213,7 @@ def test_nemo_manifests(tmp_path: Path) -> None:
         entry("c.wav", offset=1.0),
         '{"text": "no file"}',
     )
-    write(folder / "val.jsonl", entry("d.wav", text=" "))
+    write(folder / "val.jsonl", entry("d.wav", text=" "), entry("e.wav", text="one\u2028two"))
     write(folder / "config.json", json.dumps({"sample_rate": 16000}))
     known, listing = read(folder)
     a = known["audio-a-b"]
@@ -204,7 +223,8 @@ def test_nemo_manifests(tmp_path: Path) -> None:
     talk = str(outside.with_suffix("")).strip("/").replace("/", "-")
     second = known[f"{talk}-00002500-00004000"]
     assert (second.start, second.duration, second.recording) == (2.5, 1.5, talk)
-    assert len(known) == 4
+    assert known["e"].text == "one\u2028two"  # a line break in Unicode, not in JSON lines
+    assert len(known) == 5
     assert set(reasons(listing)) == {f"train_manifest.json line {n}" for n in (5, 6, 7)}
 
 

@@ -92,9 +92,8 @@ def test_another_corpus_leaves_no_shards_behind(out: Path, tmp_path: Path) -> No
 def test_a_split_in_shar_can_be_copied_to_another_corpus(out: Path, tmp_path: Path) -> None:
     write_shards(out)
     cuts_path(out, "dev").unlink()
-    train = list(load_cuts(cuts_path(out, "train")))
-    copies = {"dev": cuts_path(out, "dev")}
-    write_splits(tmp_path / "new", {"train": train}, Report("new", ""), copies=copies)
+    splits = {split: list(load_cuts(cuts_path(out, split))) for split in ("train", "dev")}
+    write_splits(tmp_path / "new", splits, Report("new", ""))
     (cut,) = load_cuts(cuts_path(tmp_path / "new", "dev"))
     assert cut.id == "x.wav"
     assert read_cut(cut).abs().max() > 0.01

@@ -126,11 +126,19 @@ def test_wav_stream_equals_file(tmp_path: Path, subtype: str) -> None:
     torch.testing.assert_close(through_pipe(data), expected, atol=1e-4, rtol=0)
 
 
-def test_wav_stream_of_unknown_length() -> None:
-    """As FFmpeg writes it to a pipe: the sizes are not known yet."""
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF024])
+def test_wav_stream_of_unknown_length(size: int) -> None:
+    """As FFmpeg and SoX write it to a pipe: the sizes are not known yet."""
     data = bytearray(wav_bytes(tone(16_000, 1), 16_000))
-    data[4:8] = data[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    data[4:8] = data[40:44] = struct.pack("<I", size)
     assert len(through_pipe(bytes(data))) == 16_000
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_what_follows_the_samples_of_a_wav_stream_is_no_sound(subtype: str) -> None:
+    data = wav_bytes(tone(16_000, 1), 16_000, subtype)
+    followed = data + b"LIST" + struct.pack("<I", 8) + b"INFO\xff\xff\xff\x7f"
+    assert through_pipe(followed).equal(through_pipe(data))
 
 
 def test_bad_pipes() -> None:

@@ -61,6 +61,8 @@ def test_silence_is_skipped(babbler, tmp_path):
     assert (spoken.text, spoken.seconds) == ("", 2.0)
     [(_, short)] = transcribe_files(transcriber, [path], [2.0], activity=activity)
     assert short.text != ""
+    [(_, unknown)] = transcribe_files(transcriber, [path], [None], activity=activity)
+    assert unknown.text == short.text, "short ones are whole, though their length is not known"
     windowed = Transcriber(babbler, window_frames=50, overlap_frames=10)
     [(_, long)] = transcribe_files(windowed, [path], [2.0], activity=activity)
     assert (long.text, long.seconds) == ("", 2.0)

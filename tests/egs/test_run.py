@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from speechssl.data.manifest import cut_text, cuts_path, load_cuts, save_cuts
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(ROOT.glob("egs/*/run.sh"))
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -113,3 +115,32 @@ def test_systems_run_side_by_side_and_a_failure_is_seen(tmp_path: Path) -> None:
     assert "error: failed: bad" in failed.stderr
     assert "c: with" in failed.stdout, "the others are finished first"
     assert "never" not in failed.stdout
+
+
+@pytest.mark.parametrize(
+    ("updates", "every"), [("2", 50), ("50", 50), ("120", 150), ("1000", 1000)]
+)
+def test_any_number_of_updates_can_be_benchmarked(tmp_path: Path, updates: str, every: int) -> None:
+    """Recipes report every 50 updates, and validate at a multiple of that."""
+    text = (ROOT / "egs" / "benchmark.sh").read_text()
+    function = text[text.index("run_of() {") : text.index("# Updates of pretraining")]
+    done = bash(f"{function} run_of {updates}", tmp_path)
+    assert done.stdout == f"training.updates={updates} training.validate_every={every}\n"
+
+
+def test_what_is_shown_is_what_was_transcribed(tmp_path: Path, corpus: Path) -> None:
+    """A part of a recording has a reference of its own, and is not shown."""
+    whole, part, *_ = load_cuts(cuts_path(corpus, "test"))
+    path = tmp_path / "cuts.jsonl.gz"
+    save_cuts([part.truncate(duration=0.5), whole], path)
+    shown = bash(
+        f'speechssl() {{ echo "heard in $3"; }}\nshow_transcripts model {path} 3', tmp_path
+    )
+    assert shown.returncode == 0, shown.stderr
+    file = whole.recording.sources[0].source
+    lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
+    assert lines == [
+        ["file", file],
+        ["reference", cut_text(whole)],
+        ["transcript", f"heard in {file}"],
+    ]

@@ -114,6 +114,11 @@ def test_no_folder(tmp_path: Path) -> None:
     assert "no such folder" in _error(tmp_path / "nowhere")
 
 
+def test_the_folder_of_a_run(folder: Path) -> None:
+    (folder.parent / "config.yaml").write_text("fairseq2's: own\n")
+    assert f"give its model, {folder}." in _error(folder.parent)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.yaml", "tokens.txt"])
 def test_missing_file(folder: Path, name: str) -> None:
     (folder / name).unlink()

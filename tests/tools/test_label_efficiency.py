@@ -73,12 +73,17 @@ def test_over_hours_of_recordings(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0].split()[-6:] == ["0", "h", "0.17", "h", "0.64", "h"]
 
 
+ELSEWHERE = '[{"system": "w2v2", "label_minutes": 10, "untranscribed_hours": null, "wer": 0.1}]'
+"""A result of an imported encoder."""
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
         ("[]", [], "holds no results"),
         ('[{"system": "a"}]', [], "is no results.json"),
         ("{", [], "is no results.json"),
+        (ELSEWHERE, ["--over", "recordings"], "hours that 'w2v2' was pretrained on, elsewhere"),
         (None, ["--reference", "Kaldi"], "is not of the form NAME=WER"),
         (None, ["--reference", "Kaldi=low"], "is not of the form NAME=WER"),
     ],

@@ -48,6 +48,7 @@ def test_a_child_holds_only_its_differences(tmp_path: Path) -> None:
         ("optimizer: {lr: fast}", "expected a number, found 'fast'"),
         ("optimizer: {lr: -1}", "lr must be positive, but is -1"),
         ("training: {updates: 2.5}", "expected a whole number"),
+        ("training: {updates: .inf}", "expected a whole number"),
         ("training: {precision: fp16}", "must be one of bf16, fp32"),
         ("training: {max_grad_norm: 0}", "max_grad_norm must be positive"),
         ("schedule: {warmup: 1}", "warmup must be from 0 to below 1"),
@@ -75,6 +76,11 @@ def test_an_unknown_override_names_the_nearest_setting(tmp_path: Path) -> None:
         load_recipe(PretrainRecipe, path, ["trainign.updates=5"])
     with pytest.raises(ConfigError, match="expected setting=value"):
         load_recipe(PretrainRecipe, path, ["training.updates"])
+    with pytest.raises(ConfigError, match="'\\[5' is no YAML value") as caught:
+        load_recipe(PretrainRecipe, path, ["training.updates=[5"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="is a folder; give the path of a YAML file"):
+        load_recipe(PretrainRecipe, tmp_path)
 
 
 def test_a_recipe_cannot_be_its_own_ancestor(tmp_path: Path) -> None:

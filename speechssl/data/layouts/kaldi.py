@@ -88,13 +88,13 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     if not path.is_file():
         return
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.strip():
-            name, _, rest = line.strip().partition(" ")
-            yield name, rest.strip()
+            name, *rest = line.split(maxsplit=1)
+            yield name, "".join(rest).strip()
 
 
 def _audio(folder: Path, name: str, place: str) -> Path:

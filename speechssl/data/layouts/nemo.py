@@ -65,7 +65,7 @@ def _read_manifest(path: Path, listing: Listing) -> None:
     """Adds the entries of a manifest to ``listing``; their ids are set later."""
     split = split_named(path.stem)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
     for number, line in enumerate(lines, start=1):

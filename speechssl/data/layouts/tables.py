@@ -34,14 +34,23 @@ class Row:
 
 
 def name_recordings(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """An id for each file: its path in ``folder``, with the ending only where it is needed."""
+    """An id for each file: its path in ``folder``, with the ending only where it is needed, and a
+    number behind it where others would have the same (a/b.wav, a-b.wav)."""
     relative = {file: file.relative_to(folder) for file in files}
     stems = Counter(path.with_suffix("") for path in relative.values())
     names = {
         file: path.with_suffix("") if stems[path.with_suffix("")] == 1 else path
         for file, path in relative.items()
     }
-    return {re.sub(r"[\s/\\]+", "-", path.as_posix()): file for file, path in names.items()}
+    named: dict[str, Path] = {}
+    for file, path in names.items():
+        id = plain = re.sub(r"[\s/\\]+", "-", path.as_posix())
+        number = 1
+        while id in named:
+            number += 1
+            id = f"{plain}-{number}"
+        named[id] = file
+    return named
 
 
 def read_table(path: Path) -> tuple[list[Row], str]:
@@ -122,7 +131,7 @@ def _read_cells(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 def _read_json_lines(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """The keys and the records of a file with one JSON object per line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file; check --transcripts.") from None
     except (OSError, UnicodeDecodeError) as error:

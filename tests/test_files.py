@@ -1,0 +1,32 @@
+"""Files appear whole or not at all, whatever they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from speechssl.files import atomic_path, write_text
+
+
+@pytest.mark.parametrize("character", ["a", "ж", "語", "🎙"], ids=[1, 2, 3, 4])
+def test_the_longest_names(tmp_path: Path, character: str) -> None:
+    stem = character * (250 // len(character.encode()))
+    path = tmp_path / f"{stem}.json"
+    write_text(path, "{}")
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_ending_is_kept_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "cuts.jsonl.gz"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            assert temporary.name.endswith("-cuts.jsonl.gz")
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "old")]
