@@ -244,6 +244,7 @@ def load_recipe(kind: type[RecipeT], path: Path | str, overrides: Sequence[str] 
     Raises ``ConfigError`` naming the file and the setting where something is wrong.
     """
     values = read_with_parents(Path(path))
+    _check_kind(kind, values, path)
     for text in overrides:
         override = parse_override(text)
         known = list(kind.__dataclass_fields__)
@@ -251,6 +252,14 @@ def load_recipe(kind: type[RecipeT], path: Path | str, overrides: Sequence[str] 
             raise ConfigError(unknown_key(f"override {text!r}", key, known))
         values = merge(values, override)
     return build(kind, values, str(path))
+
+
+def _check_kind(kind: type[Any], values: dict[str, Any], path: Path | str) -> None:
+    """Raises ``ConfigError`` where a recipe is meant for the other command."""
+    if kind is FinetuneRecipe and "objective" in values:
+        raise ConfigError(f"{path}: is a recipe to pretrain; give one to fine-tune (ctc_*.yaml).")
+    if kind is PretrainRecipe and "finetune" in values:
+        raise ConfigError(f"{path}: is a recipe to fine-tune; give one with an objective.")
 
 
 def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

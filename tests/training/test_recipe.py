@@ -31,6 +31,13 @@ def test_every_recipe_that_we_ship_is_valid(path: Path) -> None:
                 build_objective(pretrain.objective, encoder_settings(pretrain.model), 100)
 
 
+def test_a_recipe_for_the_other_command() -> None:
+    with pytest.raises(ConfigError, match=r"clusters_tiny\.yaml: is a recipe to pretrain"):
+        load_recipe(FinetuneRecipe, ROOT / "recipes/clusters_tiny.yaml")
+    with pytest.raises(ConfigError, match=r"ctc_tiny\.yaml: is a recipe to fine-tune"):
+        load_recipe(PretrainRecipe, ROOT / "recipes/ctc_tiny.yaml")
+
+
 def test_a_child_holds_only_its_differences(tmp_path: Path) -> None:
     (tmp_path / "parent.yaml").write_text("optimizer: {lr: 1e-3, weight_decay: 0.1}\n")
     (tmp_path / "child.yaml").write_text("parent: parent.yaml\noptimizer: {lr: 2e-3}\n")
