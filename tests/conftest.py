@@ -11,6 +11,10 @@ import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from numpy.typing import NDArray
 
+from speechssl.data.corpus import write_corpus
+from speechssl.data.shards import write_shards
+from speechssl.data.utterance import Utterance
+
 WORDS = ("ada", "bede", "cafe", "dach", "eche", "fade", "gaba", "haha")
 """The words of the generated corpus; together they use eight letters."""
 
@@ -97,6 +101,22 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Two speakers (one at 16 kHz, one at 8 kHz), transcripts of two to four toy words, language en.
     """
     return write_toy_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def shar_corpus(tmp_path: Path) -> Path:
+    """A DATA_DIR with 16-bit recordings at 16 kHz, in Lhotse Shar, which loses nothing of them, and
+    as ``cuts.jsonl.gz``: six words to train on and two for dev. The audio lies beside it."""
+    utterances = []
+    for number, word in enumerate(WORDS):
+        audio = tmp_path / "audio" / f"{number}.wav"
+        audio.parent.mkdir(exist_ok=True)
+        soundfile.write(audio, *speak(f"{word} {WORDS[number - 3]}"))
+        utterances.append(Utterance(f"Слово/{number}.x", audio, word))
+    splits = {"train": utterances[:6], "dev": utterances[6:]}
+    write_corpus(tmp_path / "data", splits, corpus="toy")
+    write_shards(tmp_path / "data")
+    return tmp_path / "data"
 
 
 @pytest.fixture

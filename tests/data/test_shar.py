@@ -16,31 +16,13 @@ import torch
 from lhotse import CutSet, Recording
 
 from speechssl.data.audio import read_cut
-from speechssl.data.corpus import write_corpus
 from speechssl.data.index import Cuts, index_path
 from speechssl.data.loading import BatchLoader, CutLoader, epoch_batches
 from speechssl.data.manifest import cuts_path, load_cuts, save_cuts, shar_path
-from speechssl.data.shards import write_shards
-from speechssl.data.utterance import Utterance
 from speechssl.errors import AudioError, ManifestError
-from tests.conftest import WORDS, speak
+from tests.conftest import speak
 
 READERS = [pytest.param(load_cuts, id="load_cuts"), pytest.param(Cuts.open, id="Cuts.open")]
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A corpus of 16-bit recordings at 16 kHz, in Shar and as ``cuts.jsonl.gz``."""
-    utterances = []
-    for number, word in enumerate(WORDS):
-        audio = tmp_path / "audio" / f"{number}.wav"
-        audio.parent.mkdir(exist_ok=True)
-        soundfile.write(audio, *speak(f"{word} {'a' * (number % 3)}"))
-        utterances.append(Utterance(f"Слово/{number}.x", audio, word))
-    splits = {"train": utterances[:6], "dev": utterances[6:]}
-    write_corpus(tmp_path / "data", splits, corpus="toy")
-    write_shards(tmp_path / "data")
-    return tmp_path / "data"
 
 
 def shar_of(folder: Path, **options: Any) -> Path:
@@ -65,14 +47,14 @@ def batches(cuts: Cuts, threads: int) -> list[Any]:
     return list(loader.load((cuts.select(places), 0) for places in plan))
 
 
-def test_a_moved_folder_gives_the_same_cuts_and_batches(data: Path, tmp_path: Path) -> None:
-    plain = Cuts.open(cuts_path(data, "train"))
+def test_a_moved_folder_gives_the_same_cuts_and_batches(shar_corpus: Path, tmp_path: Path) -> None:
+    plain = Cuts.open(cuts_path(shar_corpus, "train"))
     waveforms = [read_cut(cut) for cut in plain]
     expected = batches(plain, threads=1)
     texts, frames = list(plain.texts()), plain.frames.tolist()
     moved = tmp_path / "elsewhere"
-    shutil.copytree(shar_path(data, "train"), shar_path(moved, "train"))
-    shutil.rmtree(data)
+    shutil.copytree(shar_path(shar_corpus, "train"), shar_path(moved, "train"))
+    shutil.rmtree(shar_corpus)
     shutil.rmtree(tmp_path / "audio")
 
     path = cuts_path(moved, "train")
@@ -110,10 +92,12 @@ def test_it_reads_what_lhotse_writes(tmp_path: Path, kind: str, shard_size: int 
     assert len(list(CutSet.from_shar(in_dir=path))) == 3, "no file was added that Lhotse minds"
 
 
-def test_a_folder_may_be_the_current_one(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(shar_path(data, "dev"))
+def test_a_folder_may_be_the_current_one(
+    shar_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shar_path(shar_corpus, "dev"))
     assert len(read_cut(Cuts.open(".")[0])) == len(read_cut(next(iter(load_cuts(".")))))
-    assert index_path(shar_path(data, "dev")).is_file()
+    assert index_path(shar_path(shar_corpus, "dev")).is_file()
 
 
 def test_another_content_is_never_taken_for_the_indexed_one(tmp_path: Path) -> None:
@@ -213,9 +197,9 @@ def test_a_damaged_folder_is_refused_in_one_line(
     assert ".000000." in str(caught.value)
 
 
-def test_damage_behind_the_index_is_named(data: Path) -> None:
-    cuts = list(Cuts.open(shar_path(data, "train")))
-    tar = shar_path(data, "train") / "recording.000000.tar"
+def test_damage_behind_the_index_is_named(shar_corpus: Path) -> None:
+    cuts = list(Cuts.open(shar_path(shar_corpus, "train")))
+    tar = shar_path(shar_corpus, "train") / "recording.000000.tar"
     content = tar.read_bytes()
     place = int(str(cuts[2].recording.sources[0].source).rpartition("#")[2].split("+")[0])
     tar.write_bytes(content[:place] + bytes(2000) + content[place + 2000 :])
@@ -231,14 +215,14 @@ def test_damage_behind_the_index_is_named(data: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "#1+2", "a.tar", "a.tar#-1+5", "a.tar#1+", "a.tar#1+9#2"])
-def test_a_place_that_is_none_is_refused(data: Path, place: str) -> None:
-    cut = Cuts.open(shar_path(data, "dev"))[0]
+def test_a_place_that_is_none_is_refused(shar_corpus: Path, place: str) -> None:
+    cut = Cuts.open(shar_path(shar_corpus, "dev"))[0]
     cut.recording.sources[0].source = place
     with pytest.raises(AudioError, match=r"is no place in a tar; .* give the folder"):
         read_cut(cut)
 
 
-def test_a_shard_alone_says_what_to_give(data: Path) -> None:
-    cuts = Cuts.open(shar_path(data, "dev") / "cuts.000000.jsonl.gz")
+def test_a_shard_alone_says_what_to_give(shar_corpus: Path) -> None:
+    cuts = Cuts.open(shar_path(shar_corpus, "dev") / "cuts.000000.jsonl.gz")
     with pytest.raises(AudioError, match="give the folder of the shards"):
         read_cut(cuts[0])

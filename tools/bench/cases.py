@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -171,59 +171,56 @@ def all_cases(quick: bool = False) -> list[Case]:
 
 
 def _contrastive(name: str, size: Size) -> Case:
-    return Case(
+    return _computing(
+        size,
         name=f"pretrain-contrastive-{name}",
         kind="pretrain",
         objective="contrastive",
         systems=("speechssl", *size.recipe, "transformers", "fairseq2"),
         absent={"torchaudio": "has no contrastive loss"},
-        dtypes=BOTH,
-        rounds=size.rounds,
         minutes={"base": 2.8, "tiny": 1.7}[name],
-        encoder=size.encoder,
         seconds=size.batch,
     )
 
 
 def _inference(name: str, size: Size) -> Case:
-    return Case(
+    return _computing(
+        size,
         name=f"inference-{name}",
         kind="inference",
         systems=("speechssl", "transformers", "transformers one-batch", "torchaudio", "fairseq2"),
-        dtypes=BOTH,
-        rounds=size.rounds,
         minutes={"base": 2.4, "tiny": 1.0}[name],
-        encoder=size.encoder,
         seconds=size.files,
     )
 
 
 def _finetuning(name: str, size: Size) -> Case:
-    return Case(
+    return _computing(
+        size,
         name=f"finetune-{name}",
         kind="finetune",
         systems=("speechssl", *size.recipe, *PEERS),
-        dtypes=BOTH,
-        rounds=size.rounds,
         minutes={"base": 1.7, "tiny": 1.0}[name],
-        encoder=size.encoder,
         seconds=size.batch[::2],
     )
 
 
 def _clusters(name: str, size: Size) -> Case:
-    return Case(
+    return _computing(
+        size,
         name=f"pretrain-clusters-{name}",
         kind="pretrain",
         objective="clusters",
         systems=("speechssl", *size.recipe, "transformers", "torchaudio"),
         absent={"fairseq2": "has no cluster prediction (HuBERT)"},
-        dtypes=BOTH,
-        rounds=size.rounds,
         minutes={"base": 1.7, "tiny": 1.0}[name],
-        encoder=size.encoder,
         seconds=size.batch[::2],
     )
+
+
+def _computing(size: Size, **more: Any) -> Case:
+    """A case that computes with the network of a size, in both precisions."""
+    return Case(dtypes=BOTH, rounds=size.rounds, encoder=size.encoder, **more)
 
 
 def _quick(case: Case) -> Case:
