@@ -37,6 +37,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
 	  { echo "error: $(PYTHON) is not Python 3.10 to 3.12; run: make PYTHON=python3.11" >&2; exit 2; }
+	@[ -d $(VENV) ] || df -Pk . | awk 'END { if ($$4 < 11e6) { \
+	  printf "error: %.1f GB of disk are free, installing needs 11 (8 stay)\n", $$4 / 1e6; exit 2 } }' >&2
 	@echo "installing into $(VENV): about 3 GB to download, 8 GB on disk, a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -1,6 +1,7 @@
-# From the corpora $data/all and $data/transcribed to recognisers: what stages 1 to 6 of
+# From the corpora $data/all and $data/transcribed to recognisers: what stages 1 to 7 of
 # egs/own/run.sh and egs/common_voice/run.sh do. They source it once their options are read (init,
-# systems, pretrain_updates, finetune_updates) and result_name, of the corpus in the results, is set.
+# systems, pretrain_updates, finetune_updates, rounds, language) and result_name, of the corpus in the
+# results, is set.
 
 data="$exp/data"
 conf="$here/conf"
@@ -26,25 +27,28 @@ finetune_system() {
 
 finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
 
-# Letters that the transcripts to train on do not have count as errors.
+# Languages written without spaces have no words to count.
+case "$language" in zh* | yue* | ja* | th* | lo* | km* | my*) lm_unit=character ;; esac
+
 decode_stage() {
   for system in "${systems[@]}"; do
-    speechssl decode "$exp/$system/model" "$data/transcribed/test/cuts.jsonl.gz" \
-      "$exp/$system/test.hyps.jsonl" --allow-unknown --overwrite
+    decode_run "$exp/$system" "$data/transcribed" "$data/transcribed"
   done
 }
 
 score_stage() {
-  local rows=() compare=() minutes
+  local rows=() minutes
   minutes=$(minutes_of "$data/transcribed")
-  for system in "${systems[@]}"; do
-    rows+=(--row "system=$system,run=$exp/$system,label_minutes=$minutes")
-  done
-  if [ ${#systems[@]} -gt 1 ]; then compare=(--compare "${systems[0]}:${systems[1]}"); fi
-  python "$root/tools/results.py" --corpus "$result_name" "${rows[@]}" "${compare[@]}" \
-    --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
+  for system in "${systems[@]}"; do add_rows "$system" "$exp/$system" "$minutes"; done
+  score_systems "$result_name" "${systems[0]}" "${systems[1]:-}"
 }
 
 transcribe_stage() {
   show_transcripts "$exp/${systems[0]}/model" "$data/transcribed/test/cuts.jsonl.gz" 3
+}
+
+self_training_stage() {
+  self_train "$exp/${systems[0]}" "$data/transcribed" "$data/transcribed" "$conf/ctc.yaml" \
+    --init "$start" --seed "$seed" ${finetune_updates:+training.updates="$finetune_updates"}
+  score_stage
 }

@@ -5,6 +5,7 @@ die() { echo "error: $*" >&2; exit 2; }
 
 options="stage stop-stage corpus exp seed"
 benchmark=no
+rounds=2 # of self-training, where the experiment has it
 
 # Kaldi-style options: --name value, for the names in $options, sets the variable $name (dashes
 # become underscores); --benchmark sets benchmark=yes.
@@ -20,7 +21,8 @@ parse_options() {
     printf -v "${name//-/_}" '%s' "$2"
     shift 2
   done
-  [[ "$stage$stop_stage$seed" =~ ^[0-9]+$ ]] || die "--stage, --stop-stage and --seed are numbers"
+  [[ "$stage$stop_stage$seed$rounds" =~ ^[0-9]+$ ]] ||
+    die "--stage, --stop-stage, --seed and --rounds are numbers"
 }
 
 # run_stage N "what it does" function: runs the function once. A finished stage leaves
@@ -96,14 +98,59 @@ side_by_side() (
 
 # decode_run RUN TRANSCRIPTS LABELLED: the test set of the corpus LABELLED greedily (test.hyps.jsonl)
 # and with a model of the words that the transcribed corpus TRANSCRIPTS has (test.lm.hyps.jsonl),
-# whose weights are tuned on dev. Letters that minutes of transcripts do not have count as errors.
+# whose weights are tuned on dev; of its characters where lm_unit=character. Letters that minutes of
+# transcripts do not have count as errors.
 decode_run() {
   local run=$1 train="$2/train/cuts.jsonl.gz" dev="$3/dev/cuts.jsonl.gz" test="$3/test/cuts.jsonl.gz"
   speechssl decode "$run/model" "$test" "$run/test.hyps.jsonl" --allow-unknown --overwrite
-  speechssl lm "$train" "$run/words.arpa" --overwrite
+  speechssl lm "$train" "$run/words.arpa" --unit "${lm_unit:-word}" --overwrite
   speechssl tune-decoding "$run/model" "$dev" "$run/decoding.yaml" --lm "$run/words.arpa" --overwrite
   speechssl decode "$run/model" "$test" "$run/test.lm.hyps.jsonl" \
     --decoding "$run/decoding.yaml" --allow-unknown --overwrite
+}
+
+# self_train READER TRANSCRIBED LABELLED RECIPE OPTIONS: $rounds rounds of self-training. The
+# recogniser of the run READER reads the recordings of $data/all that TRANSCRIBED does not have
+# ($data/read_1); `speechssl finetune RECIPE` with OPTIONS learns from the transcripts and the most
+# confident readings ($exp/self-trained-1), is decoded like any run, and reads for the next round.
+self_train() {
+  local reader=$1 transcribed=$2 labelled=$3 recipe=$4 round
+  shift 4
+  for ((round = 1; round <= rounds; round++)); do
+    local corpus="$data/read_$round" run="$exp/self-trained-$round"
+    if [ ! -e "$corpus/train/cuts.jsonl.gz" ]; then
+      speechssl pseudo-label "$reader/model" "$data/all" "$transcribed" "$corpus" \
+        --decoding "$reader/decoding.yaml"
+    fi
+    on_all_devices finetune "$recipe" "$corpus" "$run" "$@"
+    decode_run "$run" "$transcribed" "$labelled"
+    reader=$run
+  done
+}
+
+# add_rows SYSTEM RUN MINUTES: adds to the array `rows` what tools/results.py shall score of a decoded
+# run that had so many minutes of transcripts.
+add_rows() {
+  local row="run=$2,label_minutes=$3"
+  rows+=(--row "system=$1,$row" --row "system=$1 + LM,$row,hyps=$2/test.lm.hyps.jsonl")
+}
+
+# score_systems CORPUS FIRST OTHER: scores `rows`, those of the rounds of self-training that are there
+# ($minutes of transcripts), and compares the systems FIRST and OTHER, and each round with FIRST.
+score_systems() {
+  local corpus=$1 first=$2 other=$3 pairs=() pair compare=()
+  if [ -n "$other" ]; then pairs=("$first:$other"); fi
+  for ((round = 1; round <= rounds; round++)); do
+    if [ -e "$exp/self-trained-$round/test.lm.hyps.jsonl" ]; then
+      add_rows "self-trained-$round" "$exp/self-trained-$round" "$minutes"
+      pairs+=("self-trained-$round:$first")
+    fi
+  done
+  for pair in "${pairs[@]}"; do
+    compare+=(--compare "$pair" --compare "${pair%:*} + LM:${pair#*:} + LM")
+  done
+  python "$root/tools/results.py" --corpus "$corpus" "${rows[@]}" "${compare[@]}" \
+    --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
 }
 
 # show_transcripts MODEL CUTS COUNT: transcribes the first COUNT recordings of a manifest with

@@ -10,8 +10,9 @@ stage=0 stop_stage=6 corpus="" exp="$here/exp" seed=1
 usage() {
   cat <<EOF
 usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [--seed S]
+                      [--rounds R]
 
-  --stage, --stop-stage   first and last stage to run (0 to 6)
+  --stage, --stop-stage   first and last stage to run (default 0 and 6; 7 exists)
   --corpus                folder of the AN4 corpus (with etc/ and wav/); downloaded from its public
                           repository when it is not given
   --exp                   where everything is written (default egs/an4/exp)
@@ -21,9 +22,11 @@ usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [-
                           --finetune-updates N; and over hours of recordings
                           --objectives "clusters@10 clusters clusters@more" --more DATA_DIR
   --seed                  seed of clusters, weights, batches and masks (default 1)
+  --rounds                rounds of self-training (default 2)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune (pretrained and from scratch, 10 minutes and
-all transcripts), 4 decode, 5 score, 6 transcribe held-out recordings.
+all transcripts), 4 decode, 5 score, 6 transcribe held-out recordings; with --stop-stage 7 also
+7 self-training of the pretrained system of 10 minutes, and all scores again.
 
 example: egs/an4/run.sh --corpus /data/an4 --exp /data/exp/an4
 EOF
@@ -32,7 +35,7 @@ EOF
 source "$here/../steps.sh"
 objectives=all label_minutes="4 10 20 all" seeds="1 2 3" equal=audio
 updates="" finetune_updates="" more=""
-options+=" objectives label-minutes seeds equal updates finetune-updates more"
+options+=" rounds objectives label-minutes seeds equal updates finetune-updates more"
 parse_options "$@"
 
 data="$exp/data" minutes=10
@@ -71,23 +74,25 @@ decode_stage() {
 }
 
 score_stage() {
-  local rows=() all_minutes
+  local rows=() run all_minutes
   all_minutes=$(minutes_of "$data/all")
-  for system in pretrained scratch; do
-    for labels in "${minutes}min" all; do
-      local run="$exp/${system}_$labels" spent=$minutes
-      if [ "$labels" = all ]; then spent=$all_minutes; fi
-      rows+=(--row "system=$system,run=$run,label_minutes=$spent")
-      rows+=(--row "system=$system + LM,run=$run,hyps=$run/test.lm.hyps.jsonl,label_minutes=$spent")
-    done
+  for run in "${systems[@]}"; do
+    case "${run#*_}" in
+      all) add_rows "${run%%_*}" "$exp/$run" "$all_minutes" ;;
+      *) add_rows "${run%%_*}" "$exp/$run" "$minutes" ;;
+    esac
   done
-  python "$root/tools/results.py" --corpus an4 "${rows[@]}" \
-    --compare pretrained:scratch --compare "pretrained + LM:scratch + LM" \
-    --out "$exp/results.json" --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
+  score_systems an4 pretrained scratch
 }
 
 transcribe_stage() {
   show_transcripts "$exp/pretrained_all/model" "$data/all/test/cuts.jsonl.gz" 3
+}
+
+self_training_stage() {
+  self_train "$exp/pretrained_${minutes}min" "$data/${minutes}min" "$data/all" \
+    "$conf/ctc_${minutes}min.yaml" --init "$exp/pretrain/model" --seed "$seed"
+  score_stage
 }
 
 if [ "$benchmark" = yes ]; then
@@ -103,3 +108,4 @@ run_stage 3 "fine-tuning, pretrained and from scratch" finetune_stage
 run_stage 4 "decoding" decode_stage
 run_stage 5 "scores" score_stage
 run_stage 6 "transcribing held-out recordings" transcribe_stage
+run_stage 7 "self-training, and all scores" self_training_stage

@@ -11,7 +11,7 @@ language="" init="" systems="pretrained scratch" pretrain_updates="" finetune_up
 usage() {
   cat <<EOF
 usage: egs/common_voice/run.sh --language CODE --corpus DIR [--init MODEL] [--systems LIST]
-                               [--pretrain-updates N] [--finetune-updates N]
+                               [--pretrain-updates N] [--finetune-updates N] [--rounds R]
                                [--stage N] [--stop-stage M] [--exp DIR] [--seed S]
 
   --language              code of the language, as sw or zh-CN
@@ -22,19 +22,21 @@ usage: egs/common_voice/run.sh --language CODE --corpus DIR [--init MODEL] [--sy
   --systems               what is fine-tuned (default "pretrained scratch")
   --pretrain-updates, --finetune-updates
                           length of training (default: what conf/ says)
-  --stage, --stop-stage   first and last stage to run (0 to 6)
+  --stage, --stop-stage   first and last stage to run (default 0 and 6; 7 exists)
   --exp                   where everything is written (default egs/common_voice/exp/CODE)
   --seed                  seed of clusters, weights, batches and masks (default 1)
+  --rounds                rounds of self-training (default 2)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune, 4 decode, 5 score, 6 transcribe held-out
-clips. Languages written without spaces (zh-CN, ja) are compared by their CER.
+clips; with --stop-stage 7 also 7 self-training on the other clips, and all scores again. Languages
+written without spaces (zh-CN, ja) are compared by their CER.
 
 example: egs/common_voice/run.sh --language sw --corpus /data/cv-corpus-17.0-2024-03-15
 EOF
 }
 
 source "$here/../steps.sh"
-options+=" language init systems pretrain-updates finetune-updates"
+options+=" language init systems pretrain-updates finetune-updates rounds"
 parse_options "$@"
 [ -n "$language" ] || die "--language is needed, as sw or zh-CN"
 [ -n "$corpus" ] || [ "$stage" -gt 0 ] || die "--corpus is needed: the folder of Common Voice"
@@ -46,7 +48,9 @@ corpus_stage() {
   local prepare=(python "$root/tools/prepare_common_voice.py" --language "$language"
     --corpus "$corpus" --jobs "$(nproc)")
   "${prepare[@]}" "$data/transcribed"
-  if [ -z "$init" ]; then "${prepare[@]}" "$data/all" --validated --other; fi
+  if [ -z "$init" ] || [ "$stop_stage" -ge 7 ]; then
+    "${prepare[@]}" "$data/all" --validated --other
+  fi
 }
 
 run_stage 0 "corpus" corpus_stage
@@ -58,3 +62,4 @@ run_stage 3 "fine-tuning" finetune_stage
 run_stage 4 "decoding" decode_stage
 run_stage 5 "scores" score_stage
 run_stage 6 "transcribing held-out clips" transcribe_stage
+run_stage 7 "self-training, and all scores" self_training_stage

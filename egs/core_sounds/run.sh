@@ -71,14 +71,8 @@ decode_stage() {
 
 score_stage() {
   local rows=()
-  for system in pretrained scratch; do
-    local row="run=$exp/$system,label_minutes=$minutes"
-    rows+=(--row "system=$system,$row")
-    rows+=(--row "system=$system + LM,$row,hyps=$exp/$system/test.lm.hyps.jsonl")
-  done
-  python "$root/tools/results.py" --corpus core_sounds_en "${rows[@]}" \
-    --compare pretrained:scratch --compare "pretrained + LM:scratch + LM" --out "$exp/results.json" \
-    --comparisons "$exp/comparisons.json" --figure "$exp/results.png"
+  for system in pretrained scratch; do add_rows "$system" "$exp/$system" "$minutes"; done
+  score_systems core_sounds_en pretrained scratch
 }
 
 transcribe_stage() { show_transcripts "$exp/pretrained/model" "$data/en/test/cuts.jsonl.gz" 3; }

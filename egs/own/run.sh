@@ -12,7 +12,7 @@ pretrain_updates="" finetune_updates=""
 usage() {
   cat <<EOF
 usage: egs/own/run.sh --corpus DIR [--transcripts TABLE] [--language CODE] [--init MODEL]
-                      [--systems LIST] [--pretrain-updates N] [--finetune-updates N]
+                      [--systems LIST] [--pretrain-updates N] [--finetune-updates N] [--rounds R]
                       [--stage N] [--stop-stage M] [--exp DIR] [--seed S]
 
   --corpus                folder of recordings: any rate, any channels, most formats
@@ -24,19 +24,20 @@ usage: egs/own/run.sh --corpus DIR [--transcripts TABLE] [--language CODE] [--in
   --systems               what is fine-tuned (default "pretrained scratch")
   --pretrain-updates, --finetune-updates
                           length of training (default: what conf/ says)
-  --stage, --stop-stage   first and last stage to run (0 to 6)
+  --stage, --stop-stage   first and last stage to run (default 0 and 6; 7 exists)
   --exp                   where everything is written (default egs/own/exp)
   --seed                  seed of clusters, weights, batches and masks (default 1)
+  --rounds                rounds of self-training (default 2)
 
 Stages: 0 corpus, 1 targets, 2 pretrain, 3 fine-tune, 4 decode, 5 score, 6 transcribe held-out
-recordings.
+recordings; with --stop-stage 7 also 7 self-training on what has no transcript, and all scores again.
 
 example: egs/own/run.sh --corpus ~/recordings --transcripts ~/recordings/texts.tsv --language sw
 EOF
 }
 
 source "$here/../steps.sh"
-options+=" transcripts language init systems pretrain-updates finetune-updates"
+options+=" transcripts language init systems pretrain-updates finetune-updates rounds"
 parse_options "$@"
 [ -n "$corpus" ] || [ "$stage" -gt 0 ] || die "--corpus is needed: the folder of your recordings"
 
@@ -60,3 +61,4 @@ run_stage 3 "fine-tuning" finetune_stage
 run_stage 4 "decoding" decode_stage
 run_stage 5 "scores" score_stage
 run_stage 6 "transcribing held-out recordings" transcribe_stage
+run_stage 7 "self-training, and all scores" self_training_stage
