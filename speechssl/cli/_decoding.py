@@ -98,7 +98,7 @@ def _phrases(hotwords: tuple[str, ...]) -> list[str]:
             phrases.append(given)
             continue
         try:
-            lines = Path(given).read_text(encoding="utf-8").splitlines()
+            lines = Path(given).read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise ConfigError(f"{given}: hotwords must be UTF-8 text, one per line.") from None
         phrases += [" ".join(line.split()) for line in lines if line.strip()]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from speechssl.decoding.outputs import FORMATS
 from speechssl.decoding.subtitles import LINE_CHARACTERS
+
+if TYPE_CHECKING:
+    from speechssl.decoding.settings import DecodingSettings
 
 _NO_MATTER = {
     "model",
@@ -60,10 +64,11 @@ line_option = click.option(
 )
 
 
-def settings_hash(context: click.Context, model: Path) -> str:
+def settings_hash(context: click.Context, model: Path, decoding: DecodingSettings) -> str:
     """A hash of the model and of all options that change what is recognised.
 
-    Files among the options count by their size and time of change.
+    Files among the options, and those that the file of ``--decoding`` names, count by their size
+    and time of change.
     """
     from speechssl.files import sha256
     from speechssl.models.folder import CONFIG, TOKENS, WEIGHTS
@@ -73,6 +78,8 @@ def settings_hash(context: click.Context, model: Path) -> str:
         if name not in _NO_MATTER:
             several = isinstance(value, (tuple, list))
             settings[name] = [_described(item) for item in (value if several else [value])]
+    for name in ("lm", "lexicon"):
+        settings[name] = [_described(getattr(decoding, name))]
     for name in (WEIGHTS, CONFIG, TOKENS):
         file = model / name
         settings[name] = sha256(file) if file.is_file() else None

@@ -17,7 +17,7 @@ from speechssl.cli._outputs import format_option, line_option
 @format_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Write to this file, not to stdout. Of several formats, the file of each gets its ending.",
 )
 @click.option("--language", help="Of the text (en, pt-BR): how numbers are read.")

@@ -47,7 +47,7 @@ def command(source: Path, out: Path, target: str, checkpoint: str) -> None:
 
     if target != "speechssl":
         load_project(target)
-    if not (checkpoint in ("best", "last") or checkpoint.isdigit()):
+    if not (checkpoint in ("best", "last") or checkpoint.isdecimal()):
         raise click.BadParameter(f"expected best, last or a number, found {checkpoint!r}")
     if target == "speechssl":
         _export_run(source, checkpoint, out)
@@ -67,7 +67,7 @@ def _export_run(exp: Path, checkpoint: str, model_dir: Path) -> None:
     from speechssl.training.run_folder import RunFolder
 
     folder = RunFolder(exp)
-    choice = int(checkpoint) if checkpoint.isdigit() else checkpoint
+    choice = int(checkpoint) if checkpoint.isdecimal() else checkpoint
     export = export_pretrained if folder.description()["kind"] == "pretrain" else export_finetuned
     export(folder, choice, model_dir)  # type: ignore[arg-type]
 

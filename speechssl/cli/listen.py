@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from speechssl.cli._decoding import decoder_options
 from speechssl.cli._options import device_option, precision_option
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from speechssl.decoding.live import Update
     from speechssl.decoding.settings import DecodingSettings
     from speechssl.devices import Precision
@@ -66,7 +70,8 @@ def command(
     transcriber = Transcriber(model, device=device, precision=precision)
     transcriber.decoder = make_decoder(decoding, transcriber.tokens)
     microphone = source == "mic"
-    blocks = microphone_blocks() if microphone else pipe_blocks(sys.stdin.buffer)
+    pipe = sys.stdin.buffer
+    blocks = _until_interrupted(microphone_blocks()) if microphone else pipe_blocks(pipe)
     click.echo(
         f"listening: words appear within {step:.1f} s and are final {step + FINAL_SECONDS:.1f} s "
         "after a pause begins, plus computing",
@@ -77,15 +82,22 @@ def command(
         for update in listen(transcriber, blocks, step_seconds=step):
             computing.append(update.computing_seconds)
             _show(update, as_json)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # while it computed
         if not microphone:
             raise
+        _show_tentative("")
     if computing:
         click.echo(
             f"computing took {sum(computing) / len(computing):.2f} s per update on average, "
             f"{max(computing):.2f} s at most",
             err=True,
         )
+
+
+def _until_interrupted(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """``blocks`` until Ctrl-C, behind which what was heard is still transcribed to its end."""
+    with suppress(KeyboardInterrupt):
+        yield from blocks
 
 
 def _show(update: Update, as_json: bool) -> None:

@@ -92,9 +92,15 @@ def _sentences(
     """The sentences of a text file or manifest, in units of the model."""
     from speechssl.data.normalization import normalize_text
     from speechssl.data.text import SEPARATOR
+    from speechssl.errors import LanguageModelError
 
     for line in _lines(path):
         words = (line if as_written else normalize_text(line, language)).split()
+        if any(SEPARATOR in word for word in words):
+            raise LanguageModelError(
+                f"{path}: holds {SEPARATOR!r}, which stands for the space between words; remove "
+                "it, or leave out --as-written."
+            )
         if words and unit == "word":
             yield words
         elif words:
@@ -110,7 +116,7 @@ def _lines(path: Path) -> Iterator[str]:
         yield from (cut_text(cut) or "" for cut in load_cuts(path))
         return
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             yield from file
     except UnicodeDecodeError:
         raise LanguageModelError(f"{path}: is not UTF-8 text; convert it first.") from None

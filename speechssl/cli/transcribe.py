@@ -42,7 +42,9 @@ PROGRESS = (
     help="Write a file per recording and format to this folder; go on where a run was stopped.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write what is printed to this file instead."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what is printed to this file instead.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option(
@@ -117,7 +119,7 @@ def command(
     todo = [path for _, path in recordings]
     folder = None
     if output_dir is not None:
-        origin = settings_hash(context, model)
+        origin = settings_hash(context, model, decoding)
         folder = OutputFolder(output_dir, formats, origin, line_characters, overwrite)
         todo = folder.plan(recordings)
         if done := len(recordings) - len(todo):

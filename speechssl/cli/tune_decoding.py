@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("out", metavar="DECODING.yaml", type=click.Path(path_type=Path))
 @search_options
 @device_option
-@click.option("--overwrite", is_flag=True, help="Replace DECODING.yaml if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace DECODING.yaml and .png if they exist.")
 def command(
     model: Path,
     cuts: Path,
@@ -59,7 +59,9 @@ def command(
         raise ConfigError(f"{cuts}: is test data, which must not decide anything; give dev data.")
     if split == "train":
         click.echo(f"warning: {cuts} is training data; the weights will be too small.", err=True)
-    write_once(out, overwrite)
+    picture = out.with_suffix(".png")
+    for file in (out, picture):
+        write_once(file, overwrite)
     manifest = load_cuts(cuts, need_text=True)
     transcriber = Transcriber(model, device=device)
     found, bad = log_probs_of_cuts(transcriber, manifest)
@@ -70,7 +72,7 @@ def command(
     trials = tune(transcriber.tokens, log_probs, references, decoding)
     best = trials[0]
     best.settings.save(out)
-    draw_trials(trials, out.with_suffix(".png"))
+    draw_trials(trials, picture)
     greedy = word_error_rate(GreedyDecoder(transcriber.tokens), log_probs, references)
     rows = [["", "WER %", "lm weight", "word score", "beam"], ["greedy", percent(greedy), *"---"]]
     for name, trial in zip(("best", "second", "third"), trials):
@@ -78,4 +80,4 @@ def command(
         weights = (f"{weight:g}" for weight in (chosen.lm_weight, chosen.word_score))
         rows.append([name, percent(trial.wer), *weights, str(chosen.beam)])
     click.echo(table(rows))
-    click.echo(f"{len(trials)} trials on {len(references)} cuts -> {out}, {out.stem}.png")
+    click.echo(f"{len(trials)} trials on {len(references)} cuts -> {out}, {picture.name}")

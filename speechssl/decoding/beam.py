@@ -76,9 +76,12 @@ class BeamDecoder:
             unlisted = [w for w in " ".join(settings.hotwords).split() if w not in lexicon]
             lexicon = {**_spell_hotwords(tokens, unlisted), **lexicon}
         self._words = None if lexicon is None else [*lexicon, UNKNOWN]
-        dictionary = Dictionary(self._words or [*tokens.symbols, UNKNOWN])
+        # imported models may have "<unk>" among their tokens
+        dictionary = Dictionary(self._words or list(dict.fromkeys([*tokens.symbols, UNKNOWN])))
         dictionary.set_default_index(dictionary.get_index(UNKNOWN))
         self._lm = _load_lm(settings.lm, dictionary)
+        if settings.lm is not None and lexicon is None:
+            _require_tokens(self._lm, dictionary, settings.lm)
         lm_weight = settings.lm_weight
         if settings.hotwords:
             if settings.lm is None or lm_weight == 0:
@@ -183,7 +186,9 @@ class BeamDecoder:
 def _find_lexicon(tokens: Tokens, settings: DecodingSettings) -> Lexicon | None:
     """The words to write, or None where the language model, if there is one, scores tokens."""
     if settings.lexicon is not None:
-        return read_lexicon(settings.lexicon, tokens)
+        lexicon = read_lexicon(settings.lexicon, tokens)
+        lexicon.pop(UNKNOWN, None)  # how others spell what is in no lexicon
+        return lexicon
     if settings.lm is None or is_binary(settings.lm):
         return None
     words = arpa_words(settings.lm)
@@ -192,6 +197,11 @@ def _find_lexicon(tokens: Tokens, settings: DecodingSettings) -> Lexicon | None:
             raise LanguageModelError(
                 f"{settings.lm}: is a model of characters, and the recogniser writes "
                 f"{tokens.units}; give a model of words (speechssl lm --unit word)."
+            )
+        if {*words}.isdisjoint(tokens.symbols[2:]):
+            raise LanguageModelError(
+                f"{settings.lm}: knows none of the model's tokens "
+                f"({' '.join(tokens.symbols[2:12])} ...); train it on text in the same case."
             )
         return None
     if tokens.units == "phones":
@@ -235,6 +245,20 @@ def _load_lm(path: str | None, dictionary: Dictionary) -> LM:
             return KenLM(path, dictionary)
     except RuntimeError as error:
         raise LanguageModelError(f"{path}: KenLM cannot read it ({error}).") from None
+
+
+def _require_tokens(lm: LM, dictionary: Dictionary, path: str) -> None:
+    """Raises ``LanguageModelError`` if ``lm`` is one of words: "|" is as foreign to it as any other
+    symbol. (Of a KenLM binary nothing else tells.)"""
+    start = lm.start(False)
+    separator, unknown = (
+        lm.score(start, dictionary.get_index(symbol))[1] for symbol in (SEPARATOR, UNKNOWN)
+    )
+    if separator == unknown:
+        raise LanguageModelError(
+            f"{path}: is a model of words, but nothing says which; give --lexicon with a word and "
+            "its tokens per line."
+        )
 
 
 @contextmanager

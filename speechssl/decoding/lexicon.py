@@ -73,7 +73,7 @@ def arpa_words(path: Path | str) -> list[str]:
     """
     words: list[str] = []
     section = ""
-    for line in _lines(path):
+    for _, line in _lines(path):
         if line.startswith("\\"):
             if section == "\\1-grams:":
                 return [word for word in words if word not in (START, END, UNKNOWN)]
@@ -99,7 +99,7 @@ def is_binary(path: Path | str) -> bool:
 def _spellings(path: Path | str) -> Iterator[tuple[int, str, list[str]]]:
     """Line number, word and symbols (without the separator) of each line of a lexicon file."""
     number = 0
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in _lines(path):
         word, *symbols = line.split()
         if symbols[-1:] == [SEPARATOR]:
             symbols.pop()
@@ -121,11 +121,11 @@ def _separator(tokens: Tokens) -> int:
     return tokens.symbols.index(SEPARATOR)
 
 
-def _lines(path: Path | str) -> Iterator[str]:
-    """The lines of a text file that are not empty."""
+def _lines(path: Path | str) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not empty, each with its number."""
     try:
-        with open(path, encoding="utf-8") as file:
-            yield from (line for line in file if line.strip())
+        with open(path, encoding="utf-8-sig") as file:
+            yield from ((i, line) for i, line in enumerate(file, start=1) if line.strip())
     except OSError as error:
         raise LanguageModelError(f"{path}: cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ unless the user says so.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,14 +125,22 @@ class OutputFolder:
 def recordings_in(
     roots: Iterable[Path],
 ) -> tuple[list[tuple[Path, Path]], list[tuple[Path, AudioError]]]:
-    """The recordings at ``roots`` as (root, path), and for roots that have none the reason."""
+    """The recordings at ``roots`` as (root, path). Also, with the reason, the roots that have none
+    and the recordings whose names cannot be written."""
     found: list[tuple[Path, Path]] = []
     bad: list[tuple[Path, AudioError]] = []
     for root in roots:
         try:
-            found += [(root if root.is_dir() else root.parent, path) for path in find_audio(root)]
+            paths = find_audio(root)
         except AudioError as error:
             bad.append((root, error))
+            continue
+        for path in paths:
+            shown = os.fsencode(path).decode(errors="replace")
+            if shown == str(path):
+                found.append((root if root.is_dir() else root.parent, path))
+            else:
+                bad.append((path, AudioError(f"{shown}: its name is not UTF-8; rename it.")))
     return found, bad
 
 

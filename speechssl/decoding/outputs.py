@@ -84,9 +84,11 @@ def _tsv(transcript: Transcript, name: str, line_characters: int) -> str:
 
 
 def _ctm(transcript: Transcript, name: str, line_characters: int) -> str:
-    recording = "_".join(name.split())  # the fields are separated by spaces
+    def field(text: str) -> str:
+        return "_".join(text.split())  # spaces separate the fields
+
     return "".join(
-        f"{recording} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text} "
+        f"{field(name)} 1 {word.start:.3f} {word.end - word.start:.3f} {field(word.text)} "
         f"{word.confidence:.4f}\n"
         for word in transcript.words
     )

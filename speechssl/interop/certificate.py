@@ -66,7 +66,7 @@ def unproven(library: str, extra: str) -> Certificate:
     """The certificate of a conversion that could not be compared."""
     note = (
         f"{library} is not installed, so the outputs were not compared "
-        f"(pip install 'speechssl[{extra}]' and convert again)"
+        f"(pip install -e '.[{extra}]' and convert again)"
     )
     return Certificate("unproven", library, note)
 

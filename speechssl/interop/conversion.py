@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from speechssl.config import build, dotted, to_dict
 from speechssl.data.batch import SpeechBatch
-from speechssl.data.text import Tokens
-from speechssl.errors import CheckpointError, ModelFolderError
+from speechssl.data.text import BLANK_SYMBOL, SEPARATOR, Tokens
+from speechssl.errors import CheckpointError, ModelFolderError, TokensError
 from speechssl.frames import SAMPLE_RATE, num_frames
 from speechssl.interop.weights import REMEDY
 from speechssl.models.ctc import CTCModel
@@ -258,6 +258,27 @@ def alone(batch: SpeechBatch, row: int) -> tuple[Tensor, Tensor]:
     """One recording of a batch without its padding: waveform [1, S], length [1]."""
     length = batch.lengths[row]
     return batch.waveforms[row : row + 1, :length], length[None]
+
+
+def character_tokens(characters: Iterable[str], where: Path | str) -> Tokens:
+    """Tokens that write ``characters``, another project's symbols without its blank and space.
+
+    Where all letters are capitals, as in many published recognisers, the tokens write small ones:
+    normalised transcripts have no others, and errors are counted against those. Raises
+    ``CheckpointError`` where the symbols are anything but characters; ``where`` is what holds them.
+    """
+    try:
+        tokens = Tokens([BLANK_SYMBOL, SEPARATOR, *characters])
+    except TokensError as error:
+        problem = str(error).removeprefix("not a token list: ").rstrip(".")
+        problem = re.sub(r"^line \d+", "a symbol", problem)
+        raise CheckpointError(
+            f"{where}: {problem}; such vocabularies have no counterpart here."
+        ) from None
+    small = [symbol.lower() for symbol in tokens.symbols]
+    letters = "".join(symbol for symbol in tokens.symbols if len(symbol) == 1)  # not "<unk>"
+    same_lengths = [len(symbol) for symbol in small] == [len(symbol) for symbol in tokens.symbols]
+    return Tokens(small) if letters.isupper() and same_lengths else tokens
 
 
 def order_of(symbols: Iterable[str], tokens: Tokens, spelled: Mapping[str, str]) -> list[int]:

@@ -101,7 +101,7 @@ def plain(value: Any) -> Any:
 def texts(path: Path) -> set[str]:
     """All texts in the pickle of a PyTorch file (names of tensors among them), without unpickling.
 
-    None for a file of any other kind.
+    There are none in a file of any other kind.
     """
     found = set()
     try:
@@ -134,7 +134,10 @@ def _globals(path: Path) -> set[str]:
     return found
 
 
-_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError)
+_UNREADABLE = (
+    *(ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError),
+    MemoryError,  # a text that says it is longer than the memory
+)
 
 
 def _opcodes(path: Path) -> Iterator[tuple[str, Any]]:

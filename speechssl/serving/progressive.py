@@ -63,6 +63,6 @@ def _limited(blocks: Iterable[Tensor], path: Path, most_seconds: float) -> Itera
 def _check_seconds(seconds: float, path: Path, most_seconds: float) -> None:
     if seconds > most_seconds:
         raise AudioError(
-            f"{path}: is longer than the {most_seconds / 60:.0f} minutes that this server takes; "
-            "send it in parts, or use speechssl transcribe."
+            f"{path}: is longer than the {round(most_seconds / 60, 1):g} minutes that this server "
+            "takes; send it in parts, or use speechssl transcribe."
         )

@@ -24,12 +24,13 @@ _LONGEST_NAME = 200
 _MARKS = {
     ".m4a": (4, (b"ftyp",)),
     ".mp4": (4, (b"ftyp",)),
-    ".aac": (0, (b"\xff\xf1", b"\xff\xf9", b"ADIF", b"ID3")),
+    ".aac": (0, (b"\xff\xf1", b"\xff\xf9", b"ADIF")),
     ".wma": (0, (b"\x30\x26\xb2\x75",)),
     ".webm": (0, (b"\x1a\x45\xdf\xa3",)),
 }
 """Where and how the files begin that FFmpeg decodes. It guesses formats by the contents, and some
-(playlists) name other files and addresses, which a visitor must not make it open."""
+(playlists) name other files and addresses, which a visitor must not make it open. An ID3 tag is no
+such mark: FFmpeg skips it, and anything may follow."""
 
 
 def shown_name(name: str) -> str:

@@ -48,6 +48,11 @@ def test_several_files(speechssl, fails, recogniser, recording, text, tmp_path):
     assert speechssl(*arguments, "--overwrite").exit_code == 0
 
 
+def test_a_folder_is_no_file(speechssl, recogniser, recording, text):
+    result = speechssl("align", recogniser, recording, text, "--format", "srt,vtt", "--out", ".")
+    assert (result.exit_code, "'.' is a directory" in result.stderr) == (2, True)
+
+
 def test_mistakes(fails, recogniser, recording, text, tmp_path):
     assert "need --out" in fails("align", recogniser, recording, text, "--format", "srt,vtt")
     assert "No such file" in fails("align", recogniser, recording, tmp_path / "none.txt")

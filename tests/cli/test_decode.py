@@ -164,7 +164,7 @@ def test_nbest(speechssl, recogniser, corpus, tmp_path):
 
 def test_hotwords_from_a_file_and_by_name(speechssl, fails, recogniser, corpus, tmp_path):
     names, out = tmp_path / "names.txt", tmp_path / "hyps.jsonl"
-    names.write_text("haha\n\n gaba  bede \n")
+    names.write_text("haha\n\n gaba  bede \n", encoding="utf-8-sig")  # as Windows writes it
     cuts = cuts_path(corpus, "test")
     arguments = ("decode", recogniser, cuts, out, "--overwrite", "--hotword-weight", 40)
     assert speechssl(*arguments, "--hotwords", names, "--hotwords", "dach").exit_code == 0

@@ -45,6 +45,12 @@ def test_errors_name_the_run(fails, corpus, tmp_path):
     assert message.startswith(f"error: {exp}: the encoder's frontend.kind is 'fbank'")
 
 
+def test_checkpoints_that_there_are_not(speechssl, recogniser, tmp_path):
+    for checkpoint in ("first", "-1", "²"):
+        result = speechssl("export", recogniser, tmp_path / "out", "--checkpoint", checkpoint)
+        assert (result.exit_code, "expected best, last" in result.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("target", ["hf", "speechssl"])
 def test_neither_run_nor_model(fails, tmp_path, target):
     message = fails("export", tmp_path, tmp_path / "out", "--to", target)

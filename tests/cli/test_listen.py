@@ -4,7 +4,11 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from speechssl.cli.listen import _until_interrupted
 from speechssl.cli.main import group
+from speechssl.data.streams import file_blocks
+from speechssl.decoding.live import listen
+from speechssl.decoding.transcriber import Transcriber
 
 
 @pytest.fixture
@@ -32,6 +36,18 @@ def test_updates_as_json(recogniser, samples):
     assert updates[-1]["final"]
     for update in updates:
         assert update["text"] == " ".join(word["text"] for word in update["words"])
+
+
+def test_ctrl_c_keeps_what_was_said_last(recogniser, corpus):
+    path = sorted((corpus / "audio").glob("test-*.wav"))[0]
+
+    def microphone():
+        yield from file_blocks(path)
+        raise KeyboardInterrupt
+
+    *_, last = listen(Transcriber(recogniser), _until_interrupted(microphone()))
+    assert last.final
+    assert last.text
 
 
 def test_nothing_comes(recogniser):

@@ -20,7 +20,7 @@ def test_from_manifest_and_text(speechssl, corpus, tmp_path):
 
 def test_characters(speechssl, tmp_path):
     text, out = tmp_path / "text.txt", tmp_path / "characters.arpa"
-    text.write_text("Ab ba\n")
+    text.write_text("Ab ba\n", encoding="utf-8-sig")  # as Windows writes it
     result = speechssl("lm", text, out, "--unit", "character", "--order", 4, "--as-written")
     assert result.exit_code == 0, result.output
     assert sorted(arpa_words(out)) == ["A", "a", "b", "|"]
@@ -36,7 +36,8 @@ def test_errors(speechssl, fails, tmp_path):
     assert not out.exists()
     text.write_bytes(b"\xff\xfe")
     assert "not UTF-8" in fails("lm", text, out)
-    text.write_text("a b c\n")
+    text.write_text("a | b c\n")
+    assert "space between words" in fails("lm", text, out, "--as-written")
     assert "--lexicon" in fails("lm", text, out, "--unit", "character", "--lexicon", tmp_path / "x")
     assert speechssl("lm", text, out).exit_code == 0
     assert "exists; give --overwrite" in fails("lm", text, out)

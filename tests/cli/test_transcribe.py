@@ -10,6 +10,7 @@ import srt
 from click.testing import CliRunner
 
 from speechssl.cli.main import group
+from speechssl.decoding.ngram import estimate
 from speechssl.decoding.transcriber import Transcriber
 
 
@@ -129,6 +130,20 @@ def test_output_folder(speechssl, fails, recogniser, corpus, recordings, tmp_pat
     message = fails(*arguments, "--beam", 3)  # other options: not the same transcripts
     assert "another model or other options" in message
     assert speechssl(*arguments, "--beam", 3, "--overwrite").exit_code == 0
+
+
+def test_output_folder_knows_the_files_of_the_settings(
+    speechssl, fails, recogniser, recordings, tmp_path
+):
+    lm, settings = tmp_path / "words.arpa", tmp_path / "decoding.yaml"
+    estimate([["ada", "bede"]], 2).save(lm)
+    settings.write_text("lm: words.arpa\n")
+    arguments = ("transcribe", recogniser, recordings[0], "--decoding", settings)
+    arguments += ("--output-dir", tmp_path / "out")
+    assert "1 recordings" in speechssl(*arguments).stderr
+    assert "0 recordings" in speechssl(*arguments).stderr
+    estimate([["cafe", "dach", "eche"]], 2).save(lm)
+    assert "other options" in fails(*arguments)
 
 
 def test_output_folder_with_bad_files(speechssl, recogniser, recordings, bad_files, tmp_path):

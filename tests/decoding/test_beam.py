@@ -6,6 +6,7 @@ from torch import Tensor
 
 from speechssl.data.text import BLANK, Tokens
 from speechssl.decoding.beam import BeamDecoder
+from speechssl.decoding.lexicon import write_lexicon
 from speechssl.decoding.ngram import NGramModel, estimate
 from speechssl.decoding.settings import DecodingSettings
 from speechssl.errors import LanguageModelError
@@ -167,6 +168,19 @@ def test_lexicon_of_spellings(tmp_path):
     assert texts(frames("ca ba c"), lexicon=str(path)) == ["sea bee sea"]
 
 
+def test_a_token_or_word_for_the_unknown(words, characters, tmp_path):
+    """Imported models have "<unk>" among their tokens, other programs' lexicons a line for it."""
+    imported = Tokens([*TOKENS.symbols, "<unk>"])
+    heard = torch.cat([frames("ab-ba"), torch.full((5, 1), -10.0)], 1)
+    heard[2] = heard[2].roll(1)  # the space
+    for settings in ({"beam": 10}, {"lm": words}, {"lm": characters}):
+        [reading] = BeamDecoder(imported, DecodingSettings(**settings)).decode(heard)
+        assert reading.text == "ab ba"
+    path = tmp_path / "lexicon.txt"
+    path.write_text("<unk> a b |\nbee b a |\n")
+    assert texts(frames("ba ab"), lexicon=str(path)) == ["bee"]
+
+
 # --- hotwords ---------------------------------------------------------------------------------
 
 
@@ -286,6 +300,18 @@ def test_model_of_another_language(tmp_path):
     estimate([["привет", "мир"]], 2).save(tmp_path / "ru.arpa")
     with pytest.raises(LanguageModelError, match=r"ru\.arpa: .* spell none"):
         BeamDecoder(TOKENS, DecodingSettings(lm=str(tmp_path / "ru.arpa")))
+    estimate([list("AB|CA|")], 2).save(tmp_path / "capitals.arpa")
+    with pytest.raises(LanguageModelError, match=r"capitals\.arpa: knows none .*same case"):
+        BeamDecoder(TOKENS, DecodingSettings(lm=str(tmp_path / "capitals.arpa")))
+
+
+def test_words_of_a_binary_are_not_known(words, characters, tmp_path, monkeypatch):
+    monkeypatch.setattr("speechssl.decoding.beam.is_binary", lambda path: True)
+    with pytest.raises(LanguageModelError, match=r"words\.arpa: is a model of words.*--lexicon"):
+        BeamDecoder(TOKENS, DecodingSettings(lm=words))
+    assert texts(frames("ab ba"), lm=characters) == ["ab ba"]
+    write_lexicon(tmp_path / "lexicon.txt", ["ab", "ba"])
+    assert texts(frames("ab ba"), lm=words, lexicon=str(tmp_path / "lexicon.txt")) == ["ab ba"]
 
 
 def test_kenlm_is_silent(words, capfd):

@@ -32,10 +32,18 @@ def test_several_spellings(tmp_path):
     assert read_lexicon(path, TOKENS) == {"x": [[A, B, BAR], [B, C, BAR]]}
 
 
+def test_written_on_windows(tmp_path):
+    """A mark at the beginning and other line ends are no part of the words."""
+    path = tmp_path / "lexicon.txt"
+    path.write_bytes("\ufeffab a b |\r\ncü c ü |\r\n".encode())
+    assert read_lexicon(path, TOKENS) == spell(["ab", "cü"], TOKENS)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("ab a b |\nx x |\n", "line 2: the model has no token 'x'"),
+        ("ab a b |\n\n\nx x |\n", "line 4: the model has no token 'x'"),
         ("ab\n", "line 1: has no spelling"),
         ("\n", "has no words"),
         (None, "cannot be read"),

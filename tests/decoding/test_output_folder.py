@@ -55,6 +55,20 @@ def test_names_follow_the_recordings(audio, tmp_path):
     assert list(files(single)) == ["one.txt"]
 
 
+def test_names_that_cannot_be_written(audio):
+    """Old archives have names in other encodings than UTF-8."""
+    name = os.fsencode(audio) + "/Привет.wav".encode("cp1251")
+    try:
+        with open(name, "wb"):
+            pass
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    found, [(_, error)] = recordings_in([audio])
+    assert len(found) == 3
+    assert "is not UTF-8; rename it" in str(error)
+    str(error).encode()  # can be printed
+
+
 def test_nothing_is_done_twice(audio, tmp_path):
     out = tmp_path / "out"
     write_all(open_folder(out), audio)

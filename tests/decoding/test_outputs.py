@@ -95,6 +95,14 @@ def test_ctm(tmp_path: Path):
     assert [item.score for item in items] == pytest.approx([w.confidence for w in WORDS])
 
 
+def test_ctm_of_an_aligned_dash():
+    """A word of ``speechssl align`` may hold a space, which would be one field too many."""
+    aligned = Transcript("ha – bed", [word("ha –", 0.0, 0.5), word("bed", 0.5, 1.0)], 1.0)
+    lines = render(aligned, "ctm", "talk").splitlines()
+    assert [line.split()[4] for line in lines] == ["ha_–", "bed"]
+    assert all(len(line.split()) == 6 for line in lines)
+
+
 @pytest.mark.parametrize("transcript", [TRANSCRIPT, EMPTY])
 def test_textgrid(tmp_path: Path, transcript: Transcript):
     path = tmp_path / "talk.TextGrid"

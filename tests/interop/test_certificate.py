@@ -39,7 +39,7 @@ def test_rounding_grows_with_the_values(largest: float) -> None:
 def test_unproven_names_the_extra() -> None:
     certificate = unproven("transformers", "interop")
     assert certificate.status == "unproven"
-    assert "pip install 'speechssl[interop]'" in certificate.summary()
+    assert "pip install -e '.[interop]'" in certificate.summary()
 
 
 def test_the_probe_is_fixed_and_padded() -> None:

@@ -194,7 +194,8 @@ def test_ctc_log_probabilities(architecture: str, layout: str, tmp_path: Path) -
     model = build(architecture, layout)
     import_transformers(str(save(model, tmp_path / "hf")), tmp_path / "model")
     ours, tokens = load_ctc(tmp_path / "model")
-    places = [VOCABULARY.index(symbol) for symbol in ["<pad>", *tokens.symbols[1:]]]
+    small = [symbol.lower() for symbol in VOCABULARY]
+    places = [small.index(symbol) for symbol in ["<pad>", *tokens.symbols[1:]]]
     for waveform in waveforms_of(*LENGTHS):
         [inputs] = their_batches("post", [waveform])
         expected = model(**inputs).logits.log_softmax(-1)[..., places]
@@ -234,7 +235,8 @@ def test_transcribes_as_transformers_does(
         ids = model(**inputs).logits.argmax(-1)
     [theirs] = processor.batch_decode(ids)
     assert len(theirs) > 10
-    assert ours == " ".join(theirs.split())  # ours never has two spaces in a row
+    expected = " ".join(theirs.split())  # ours never has two spaces in a row
+    assert ours == (expected if symbols else expected.lower())  # its own are capitals
 
 
 @every_class

@@ -43,6 +43,17 @@ def test_special_tokens_from_either_file(tmp_path: Path) -> None:
     assert read_vocabulary(tmp_path, 3).order == [1, 0, 2]
 
 
+def test_capitals_alone_are_written_small(tmp_path: Path) -> None:
+    """What wav2vec2-base-960h writes is compared with transcripts, which have no capitals."""
+    capitals = write(tmp_path, ["<pad>", "<s>", "|", "A", "Ж", "'"])
+    vocabulary = read_vocabulary(capitals, 6)
+    assert vocabulary.tokens.symbols == ["<blank>", "|", "<s>", "a", "ж", "'"]
+    assert vocabulary.order == [0, 2, 1, 3, 4, 5]
+    for others in (["A", "b"], ["I", "İ"], ["1", "2"]):
+        kept = read_vocabulary(write(tmp_path, ["<pad>", "|", *others]), 4)
+        assert kept.tokens.symbols[2:] == others
+
+
 def test_spaces_before_punctuation_are_a_note(tmp_path: Path) -> None:
     write(tmp_path, ["<pad>", "|", "a"], clean_up_tokenization_spaces=True)
     [note] = read_vocabulary(tmp_path, 3).notes

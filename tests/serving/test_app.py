@@ -133,6 +133,7 @@ def test_too_large(client: TestClient) -> None:
         ("talk.wav", b"", 400, "is empty"),
         ("list.m4a", b"#EXTM3U\nfile:///etc/passwd", 415, "is no .m4a file by its contents"),
         ("page.webm", b"<html>", 415, "is no .webm file by its contents"),
+        ("tag.aac", b"ID3\4" + bytes(6) + b"#EXTM3U\n", 415, "is no .aac file by its contents"),
     ],
 )
 def test_refused_at_the_door(
@@ -260,6 +261,7 @@ def test_pages_of_others_cannot_send(client: TestClient, recordings: Path) -> No
         ("https://evil.example", 403),
         ("http://localhost:9000", 403),
         ("null", 403),
+        ("http://[", 403),
     ):
         answer = client.post("/transcriptions?name=a.wav", content=body, headers={"origin": origin})
         assert answer.status_code == status, origin

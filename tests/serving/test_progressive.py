@@ -35,8 +35,9 @@ def test_long_recordings_come_part_by_part(transcriber: Transcriber, recordings:
 
 
 def test_too_long(transcriber: Transcriber, recordings: Path) -> None:
-    with pytest.raises(AudioError, match="longer than the 1 minutes"):
-        next(parts(transcriber, recordings / "long.flac", 60))
+    for seconds, shown in ((60, "1"), (30, "0.5")):
+        with pytest.raises(AudioError, match=f"longer than the {shown} minutes"):
+            next(parts(transcriber, recordings / "long.flac", seconds))
 
 
 def test_too_long_without_a_header_that_says_so(transcriber: Transcriber, tmp_path: Path) -> None:

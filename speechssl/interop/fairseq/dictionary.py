@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speechssl.data.text import BLANK_SYMBOL, SEPARATOR, Tokens
-from speechssl.errors import CheckpointError, TokensError
-from speechssl.interop.conversion import order_of
+from speechssl.data.text import SEPARATOR, Tokens
+from speechssl.errors import CheckpointError
+from speechssl.interop.conversion import character_tokens
 
 BLANK = "<s>"
 SPECIAL = (BLANK, "<pad>", "</s>", "<unk>")
@@ -59,15 +59,9 @@ def to_tokens(symbols: list[str], where: str) -> tuple[Tokens, list[int]]:
             f"{where}: must begin with {BLANK} (the CTC blank) and have {SEPARATOR} (the space "
             "between words); other vocabularies have no counterpart here."
         )
-    written = [symbol for symbol in symbols[1:] if symbol != SEPARATOR]
-    try:
-        tokens = Tokens([BLANK_SYMBOL, SEPARATOR, *written])
-    except TokensError as error:
-        problem = str(error).removeprefix("not a token list: ").rstrip(".")
-        raise CheckpointError(
-            f"{where}: {problem}; such vocabularies have no counterpart here."
-        ) from None
-    return tokens, order_of(symbols, tokens, {BLANK_SYMBOL: BLANK})
+    space = symbols.index(SEPARATOR)
+    order = [0, space, *(i for i in range(1, len(symbols)) if i != space)]
+    return character_tokens((symbols[i] for i in order[2:]), where), order
 
 
 def from_tokens(tokens: Tokens) -> list[str]:

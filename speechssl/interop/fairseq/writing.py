@@ -28,6 +28,7 @@ from speechssl.interop.fairseq.dictionary import (
 )
 from speechssl.interop.fairseq.layout import (
     CHECKPOINT,
+    CTC_OVERRIDES,
     SETTINGS,
     clusters_settings,
     contrastive_settings,
@@ -149,10 +150,7 @@ def _own_cfg(ours: Ours) -> dict[str, Any]:
             "w2v_args": inner,
             "data": ".",
             "normalize": task["normalize"],
-            "layerdrop": config.layer_drop,
-            **{name: model[name] for name in ("dropout", "attention_dropout")},
-            **{name: model[name] for name in ("activation_dropout", "dropout_input")},
-            "feature_grad_mult": config.frontend_gradient,
+            **{name: model[inside] for name, inside in CTC_OVERRIDES.items()},
         }
         return {"model": outer, "task": {**task, "_name": "audio_finetuning", "labels": "ltr"}}
     if isinstance(ours.objective, Contrastive):

@@ -11,10 +11,10 @@ from fairseq2.models.wav2vec2 import Wav2Vec2Config, convert_wav2vec2_state_dict
 from fairseq2.models.wav2vec2.asr import Wav2Vec2AsrConfig, convert_wav2vec2_asr_state_dict
 from torch import Tensor
 
-from speechssl.data.text import BLANK_SYMBOL, SEPARATOR, Tokens
-from speechssl.errors import CheckpointError, ConfigError, TokensError
+from speechssl.data.text import SEPARATOR, Tokens
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.interop.certificate import Certificate
-from speechssl.interop.conversion import Ours, fill_from_theirs
+from speechssl.interop.conversion import Ours, character_tokens, fill_from_theirs
 from speechssl.interop.fairseq2.cards import (
     Config,
     checkpoint_of,
@@ -102,7 +102,12 @@ def read_tensors(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.rglob("sdp_*.pt")) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.rglob("sdp_*.pt"))
+    if not files:
+        raise CheckpointError(f"{path}: is a folder without the sdp_*.pt of fairseq2's trainer.")
+    return files
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -155,11 +160,4 @@ def to_tokens(symbols: list[str], size: int, where: str) -> tuple[Tokens, list[i
             "outputs and one space, the CTC blank being the first."
         )
     order = [0, spaces[0], *(i for i in range(1, size) if i != spaces[0])]
-    try:
-        tokens = Tokens([BLANK_SYMBOL, SEPARATOR, *(symbols[i] for i in order[2:])])
-    except TokensError as error:
-        problem = str(error).removeprefix("not a token list: ").rstrip(".")
-        raise CheckpointError(
-            f"{where}: {problem}; such vocabularies have no counterpart here."
-        ) from None
-    return tokens, order
+    return character_tokens((symbols[i] for i in order[2:]), where), order

@@ -12,8 +12,9 @@ import torchaudio
 from torch import Tensor, nn
 
 from speechssl.config import build
-from speechssl.data.text import BLANK_SYMBOL, SEPARATOR, Tokens
-from speechssl.errors import CheckpointError, ConfigError, TokensError
+from speechssl.data.text import SEPARATOR, Tokens
+from speechssl.errors import CheckpointError, ConfigError
+from speechssl.interop.conversion import character_tokens
 from speechssl.interop.weights import REMEDY, read_json, read_weights
 
 DESCRIPTION = "torchaudio.json"
@@ -142,13 +143,7 @@ def tokens_of(labels: list[str], where: str) -> tuple[Tokens, list[int]]:
         )
     space = labels.index(SEPARATOR, 1)
     order = [0, space, *(i for i in range(1, len(labels)) if i != space)]
-    try:
-        return Tokens([BLANK_SYMBOL, SEPARATOR, *(labels[i] for i in order[2:])]), order
-    except TokensError as error:
-        problem = str(error).removeprefix("not a token list: ").rstrip(".")
-        raise CheckpointError(
-            f"{where}: {problem}; such labels have no counterpart here."
-        ) from None
+    return character_tokens((labels[i] for i in order[2:]), where), order
 
 
 def _described(bundle: Any) -> Description:

@@ -108,7 +108,7 @@ def _fetch(name: str, pattern: str, revision: str | None = None) -> Path:
     except ImportError:
         raise MissingExtraError(
             f"{name}: no such folder; to fetch the model of this name from the Hugging Face "
-            f"hub, install huggingface_hub (pip install 'speechssl[{EXTRA}]')."
+            f"hub, install huggingface_hub (pip install -e '.[{EXTRA}]')."
         ) from None
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=pattern))

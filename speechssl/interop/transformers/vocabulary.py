@@ -9,13 +9,13 @@ head change places with the symbols.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from speechssl.data.text import BLANK_SYMBOL, SEPARATOR, Tokens
-from speechssl.errors import CheckpointError, TokensError
+from speechssl.errors import CheckpointError
+from speechssl.interop.conversion import character_tokens
 from speechssl.interop.weights import read_json
 
 VOCABULARY = "vocab.json"
@@ -74,21 +74,13 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     written = [symbols[i] for i in order[2:]]
     if settings.get("do_lower_case"):
         written = [symbol.lower() for symbol in written]
-    try:
-        tokens = Tokens([BLANK_SYMBOL, SEPARATOR, *written])
-    except TokensError as error:
-        problem = str(error).removeprefix("not a token list: ").rstrip(".")
-        problem = re.sub(r"^line \d+", "a symbol", problem)
-        raise CheckpointError(
-            f"{where}: {problem}; such vocabularies have no counterpart here."
-        ) from None
     notes = []
     if settings.get("clean_up_tokenization_spaces"):
         notes.append(
             f"{TOKENIZER} asks transformers to remove spaces before punctuation "
             "(clean_up_tokenization_spaces); speechssl transcribe leaves them"
         )
-    return Vocabulary(tokens, order, notes)
+    return Vocabulary(character_tokens(written, where), order, notes)
 
 
 def write_vocabulary(tokens: Tokens) -> dict[str, str]:
