@@ -9,7 +9,7 @@ from torch import Tensor
 
 from speechssl.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 def find_device(name: str = "auto") -> torch.device:
@@ -28,11 +28,25 @@ def find_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether the device is a processor with AVX-512 VNNI, which int8 needs.
+
+    On others its products are slow, or overflow.
+    """
+    return device.type == "cpu" and torch.cpu._is_vnni_supported()
+
+
+def choose_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16", "int8"]:
     """The precision of that name, "auto" being bf16 where the device multiplies it natively.
 
-    Elsewhere bf16 is only emulated, and slower than fp32.
+    Elsewhere bf16 is only emulated, and slower than fp32. "auto" is never int8. Raises
+    ``ConfigError`` for int8 where the device is not made for it.
     """
+    if name == "int8" and not multiplies_int8(device):
+        lacking = "which this one lacks; choose auto"
+        if device.type != "cpu":
+            lacking = f"not for the device {device}; choose auto, or the device cpu"
+        raise ConfigError(f"precision int8 is for processors with AVX-512 VNNI, {lacking}.")
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from speechssl.devices import choose_precision, find_device
+from speechssl.devices import choose_precision, find_device, multiplies_int8
 from speechssl.errors import ConfigError
 
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -25,3 +25,17 @@ def test_auto_is_bf16_where_the_processor_multiplies_it():
     flags = CPU_FLAGS.read_text().split()
     native = "avx512_bf16" in flags or "amx_bf16" in flags
     assert choose_precision("auto", torch.device("cpu")) == ("bf16" if native else "fp32")
+
+
+def test_int8_is_refused_where_it_would_be_slow_or_wrong():
+    rule = r"int8 is for processors with AVX-512 VNNI, not for the device cuda; choose auto, or"
+    with pytest.raises(ConfigError, match=rule):
+        choose_precision("int8", torch.device("cuda"))
+    if CPU_FLAGS.is_file():
+        native = "avx512_vnni" in CPU_FLAGS.read_text().split()
+        assert multiplies_int8(torch.device("cpu")) == native
+    if multiplies_int8(torch.device("cpu")):
+        assert choose_precision("int8", torch.device("cpu")) == "int8"
+    else:
+        with pytest.raises(ConfigError, match="which this one lacks; choose auto"):
+            choose_precision("int8", torch.device("cpu"))

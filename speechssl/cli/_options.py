@@ -12,11 +12,12 @@ device_option = click.option(
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+    type=click.Choice(["auto", "fp32", "bf16", "int8"]),
     default="auto",
     show_default=True,
     help="bf16 is up to twice as fast on processors made for it (AVX-512 bf16, AMX, most GPUs), "
-    "and few words change; auto is bf16 on those, else fp32.",
+    "and few words change; auto is bf16 on those, else fp32. int8, for CPUs with AVX-512 VNNI, is "
+    "1.4 times as fast as bf16 for models of base size, and no faster for tiny ones.",
 )
 
 batch_seconds_option = click.option(

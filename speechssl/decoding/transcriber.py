@@ -23,6 +23,7 @@ from speechssl.decoding.words import to_words, token_spans
 from speechssl.devices import Precision, choose_precision, find_device
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
 from speechssl.models.folder import load_ctc
+from speechssl.models.quantization import quantize
 
 WINDOW_FRAMES = 30 * FRAME_RATE
 """Longer recordings are computed in windows of this length, which bounds the memory."""
@@ -57,15 +58,21 @@ class Transcriber:
 
         ``device`` is a torch device, or "auto" for the GPU if there is one. With ``precision``
         bf16 the matrix products are computed in bfloat16: faster on processors made for it, and
-        a word here and there may differ; "auto" is bf16 on those, and fp32 elsewhere.
-        ``batch_seconds`` of audio, padding included, are computed at once; None is what suits the
-        device. Raises ``ModelFolderError`` if the folder holds no recogniser and ``ConfigError``
-        if the device is not there.
+        a word here and there may differ; "auto" is bf16 on those, and fp32 elsewhere. With int8,
+        for CPUs only, the encoder's large products are those of 8-bit integers (see ``quantize``)
+        and the others what "auto" is. ``batch_seconds`` of audio, padding included, are computed
+        at once; None is what suits the device. Raises ``ModelFolderError`` if the folder holds no
+        recogniser and ``ConfigError`` if the device is not there, or not made for int8.
         """
         self.device = find_device(device)
         self.precision = choose_precision(precision, self.device)
         model, self.tokens = load_ctc(model_folder)
         self.model = model.to(self.device).eval()
+        self._plain_precision = self.precision
+        """That of what is not quantized."""
+        if self.precision == "int8":
+            quantize(self.model.encoder)
+            self._plain_precision = choose_precision("auto", self.device)
         self.decoder: Decoder = decoder or GreedyDecoder(self.tokens)
         self.window_frames = window_frames
         self.overlap_frames = overlap_frames
@@ -229,7 +236,8 @@ class Transcriber:
             return []
         batch = collate(waveforms)
         batch.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = self._plain_precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             log_probs, frames = self.model(batch.waveforms, batch.lengths)  # [B, T, V], [B]
         return [row[:count] for row, count in zip(log_probs.cpu(), frames.tolist())]
 

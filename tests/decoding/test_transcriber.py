@@ -7,6 +7,7 @@ from torch import Tensor
 
 from speechssl.data.audio import read_audio
 from speechssl.decoding.transcriber import Transcriber
+from speechssl.devices import multiplies_int8
 from speechssl.errors import AudioError, ConfigError, ModelFolderError
 from speechssl.frames import num_frames
 
@@ -127,10 +128,13 @@ def test_batch_equals_one_by_one(babbler):
     assert all(texts[:2])
 
 
-def test_half_precision_is_close(babbler):
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_lower_precision_is_close(babbler, precision):
+    if precision == "int8" and not multiplies_int8(torch.device("cpu")):
+        pytest.skip("this processor does not multiply 8-bit integers")
     waveforms = [noise(1), noise(2)]
     exact = Transcriber(babbler).log_probs(waveforms)
-    rough = Transcriber(babbler, precision="bf16").log_probs(waveforms)
+    rough = Transcriber(babbler, precision=precision).log_probs(waveforms)
     for left, right in zip(exact, rough):
         assert right.dtype == torch.float32
         assert 0 < (left.exp() - right.exp()).abs().mean() < 0.02

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from speechssl.devices import multiplies_int8
 from speechssl.errors import ConfigError
 from speechssl.models.encoder import Encoder
 from speechssl.models.frontend import FrontendConfig
@@ -84,6 +85,15 @@ def test_with_ratios_lets_no_bf16_peer_stand_against_fp32() -> None:
         [row("speechssl", 2.0, "fp32"), row("fairseq2", 1.0, "bf16"), row("fairseq2", 8.0, "fp32")]
     )
     assert rows[0].ratio_to_fastest_peer == 4.0
+
+
+def test_with_ratios_compares_int8_with_any_peer() -> None:
+    rows = [
+        row("speechssl", 1.0, "int8"),
+        row("fairseq2", 4.0, "bf16"),
+        row("fairseq2", 3.0, "fp32"),
+    ]
+    assert with_ratios(rows)[0].ratio_to_fastest_peer == 3.0
 
 
 def test_markdown_marks_another_network_and_lists_notes() -> None:
@@ -280,8 +290,11 @@ def test_without_time_each_case_has_a_cold_step_in_its_first_precision(
     )
     assert status == 0, errors
     rows = [Row(**values) for values in json.loads((tmp_path / "out/bench.json").read_text())]
-    assert [(found.case, found.dtype) for found in rows] == [("inference-tiny", "bf16")]
-    assert (rows[0].rounds, rows[0].cold) == (1, True)
+    int8 = ["int8"] if multiplies_int8(torch.device("cpu")) else []
+    assert [found.dtype for found in rows] == ["bf16", *int8]
+    for found in rows:
+        assert (found.case, found.system) == ("inference-tiny", "speechssl")
+        assert (found.rounds, found.cold) == (1, True)
     assert json.loads((tmp_path / "out/machine.json").read_text())["notes"] == [
         "start-up-help: left out, no time was left",
         "inference-tiny fp32: left out, no time was left",

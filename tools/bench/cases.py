@@ -28,6 +28,10 @@ def is_peer(system: str) -> bool:
     return system.split()[0] in PEERS
 
 
+EIGHT_BIT = "speechssl int8"
+"""In inference, speechssl with ``--precision int8``: in the rounds of bf16, with its own rows. No
+peer has such a setting."""
+
 VOCABULARY = 32
 """Tokens of the CTC outputs, the blank included."""
 
@@ -68,6 +72,10 @@ class Case:
     def samples(self) -> list[int]:
         """Samples of each recording."""
         return [round(seconds * SAMPLE_RATE) for seconds in self.seconds]
+
+    def systems_in(self, dtype: str) -> list[str]:
+        """Who takes part in the rounds of a precision."""
+        return [system for system in self.systems if system != EIGHT_BIT or dtype == "bf16"]
 
     @property
     def audio_seconds(self) -> float:
@@ -188,8 +196,8 @@ def _inference(name: str, size: Size) -> Case:
         size,
         name=f"inference-{name}",
         kind="inference",
-        systems=("speechssl", "transformers", "transformers one-batch", "torchaudio", "fairseq2"),
-        minutes={"base": 2.4, "tiny": 1.0}[name],
+        systems=("speechssl", EIGHT_BIT, "transformers", "transformers one-batch", *PEERS[1:]),
+        minutes={"base": 2.6, "tiny": 1.1}[name],
         seconds=size.files,
     )
 

@@ -22,7 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.bench.cases import PEERS, Case, is_peer
+import torch
+
+from speechssl.devices import multiplies_int8
+from tools.bench.cases import EIGHT_BIT, PEERS, Case, is_peer
 from tools.bench.machine import available_memory_gb
 from tools.bench.report import Row
 from tools.bench.systems import weights_file
@@ -203,6 +206,8 @@ class Contest:
         return SECOND_PRECISION * self._least_seconds.get(case.name, 0.0)
 
     def _takes_part(self, system: str) -> bool:
+        if system == EIGHT_BIT and not multiplies_int8(torch.device(self.options.device)):
+            return False
         return system.split()[0] in self.systems or system == "torch"
 
     def _write_reference(self, case: Case) -> None:
@@ -222,7 +227,7 @@ class Contest:
         self, case: Case, dtype: str, stack: ExitStack, progress: Callable[[str], object]
     ) -> list[Worker]:
         """The workers of a case, built and warm."""
-        systems = [system for system in case.systems if self._takes_part(system)]
+        systems = [system for system in case.systems_in(dtype) if self._takes_part(system)]
         computes = case.kind in ("pretrain", "finetune", "inference")
         opened = [self._open(case, system, dtype, stack) for system in systems]
         if computes:
@@ -326,8 +331,8 @@ def _row(case: Case, dtype: str, worker: Worker, ceiling: float | None) -> Row:
     last = worker.steps[-1]
     return Row(
         case=case.name,
-        system=worker.system,
-        dtype=dtype,
+        system="speechssl" if worker.system == EIGHT_BIT else worker.system,
+        dtype="int8" if worker.system == EIGHT_BIT else dtype,
         audio_seconds_per_second=case.audio_seconds / seconds if case.audio_seconds else None,
         peak_memory_gb=last["peak_memory_gb"],
         ratio_to_fastest_peer=None,

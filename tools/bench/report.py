@@ -24,7 +24,8 @@ class Row:
     case: str
     system: str
     dtype: str
-    """bf16 (autocast), fp32, or "" where nothing is computed."""
+    """bf16 (autocast), fp32, int8 (products of 8-bit integers, the rest in bf16), or "" where
+    nothing is computed."""
     audio_seconds_per_second: float | None
     """At the median step; None for start-up."""
     peak_memory_gb: float
@@ -42,7 +43,8 @@ class Row:
     flops_per_second: float | None
     """Operations of the network (see flops.py) per second, at the median step."""
     flop_share: float | None
-    """The same as a share of what a plain matrix product reached in the same rounds."""
+    """The same as a share of what a plain matrix product (int8: in bf16) reached in the same
+    rounds."""
     padding_share: float | None
     peer: bool
     same_network: bool
@@ -54,13 +56,13 @@ def with_ratios(rows: Sequence[Row]) -> list[Row]:
     """The rows with their ratios.
 
     A peer's best setting may be a higher precision: bf16 is compared with the fastest of the
-    peers' bf16 and fp32 rows, fp32 with fp32 only.
+    peers' bf16 and fp32 rows, and so is int8, which no peer has; fp32 with fp32 only.
     """
     return [replace(row, ratio_to_fastest_peer=_ratio(row, rows)) for row in rows]
 
 
 def _ratio(row: Row, rows: Sequence[Row]) -> float | None:
-    allowed = {row.dtype, "fp32"} if row.dtype == "bf16" else {row.dtype}
+    allowed = {"bf16", "fp32"} if row.dtype in ("bf16", "int8") else {row.dtype}
     peers = [
         other.seconds
         for other in rows

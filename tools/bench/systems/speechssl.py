@@ -95,15 +95,21 @@ def finetune(setup: Setup) -> Work:
 
 
 def inference(setup: Setup) -> Work:
-    """Context vectors of files of mixed length, in the batches that decoding makes and computes."""
+    """Context vectors of files of mixed length, in the batches that decoding makes and computes;
+    in the variant "int8" with the large products in 8 bits."""
     from speechssl.data.loading import sorted_batches
     from speechssl.decoding.at_once import batches_at_once, map_at_once
+    from speechssl.models.quantization import quantize
 
     encoder = Encoder(setup.case.encoder)
     checked = "random weights"
     if setup.weights.is_file():
         agreement = load_transformers_weights(encoder, setup.weights)
         checked = f"transformers' weights, outputs agree to {agreement:.0e}"
+    weights = _weights(encoder)
+    if setup.variant == "int8":
+        quantize(encoder)
+        checked += ", then quantized"
     recordings = waveforms(setup.case)
     files = [_File(str(i), len(recording) / SAMPLE_RATE) for i, recording in enumerate(recordings)]
     seconds = BATCH_SECONDS[setup.device.type]
@@ -127,7 +133,7 @@ def inference(setup: Setup) -> Work:
             pass
 
     settings = f"sorted_batches of {seconds:g} s, {at_once} at a time; {checked}"
-    return Work(run, settings, [encoder], list(encoder.layers), _weights(encoder))
+    return Work(run, settings, [encoder], list(encoder.layers), weights)
 
 
 def loading(setup: Setup) -> Work:
