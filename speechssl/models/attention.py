@@ -226,13 +226,14 @@ class _PlainAttention(torch.autograd.Function):
         heads = len(query) // batch
         gradient = gradients[0].reshape(batch, frames, heads, -1).transpose(1, 2).reshape_as(query)
         to_parts = query.new_empty(3, *query.shape)
-        to_weights = torch.bmm(gradient, value.transpose(1, 2))
-        kept = weights
+        kept, scale = weights, LEVELS / (LEVELS - ctx.dropped)
         if ctx.dropped:
-            kept = weights.relu().mul_(LEVELS / (LEVELS - ctx.dropped))
-            to_weights.mul_(kept.sign()).mul_(LEVELS / (LEVELS - ctx.dropped))
-            weights = weights.abs()
+            kept = weights.relu().mul_(scale)
         torch.bmm(kept.transpose(1, 2), gradient, out=to_parts[2])
+        to_weights = torch.bmm(gradient, value.transpose(1, 2))
+        if ctx.dropped:
+            to_weights.mul_(kept.sign_()).mul_(scale)
+            weights = torch.abs(weights, out=kept)
         to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
         torch.bmm(to_scores, key, out=to_parts[0]).mul_(query.size(-1) ** -0.5)
         torch.bmm(to_scores.transpose(1, 2), query, out=to_parts[1])

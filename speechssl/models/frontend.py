@@ -29,6 +29,10 @@ CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 assert math.prod(CONV_STRIDES) == HOP_SAMPLES
 
+GROUP_SAMPLES = 10 * SAMPLE_RATE
+"""Samples, padding included, that a CPU convolves at once. More need larger buffers, which the
+allocator takes from the system each time instead of using memory that is free already."""
+
 
 @dataclass(frozen=True)
 class FrontendConfig:
@@ -59,6 +63,11 @@ class FrontendConfig:
         biased_group = self.norm == "group" and self.bias
         require(not biased_group, "bias", "false with norm=group", self.bias)
 
+    @property
+    def frame_channels(self) -> int:
+        """C, the channels of the frames that the frontend gives."""
+        return self.channels if self.kind == "waveform" else 2 * self.mel_bins
+
 
 def build_frontend(config: FrontendConfig) -> WaveformFrontend | FbankFrontend:
     """The frontend that ``config.kind`` names."""
@@ -75,7 +84,7 @@ class WaveformFrontend(nn.Module):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
         self.config = config
-        self.channels = config.channels
+        self.channels = config.frame_channels
         widths = [1] + [config.channels] * len(CONV_KERNELS)
         self.layers = nn.ModuleList(
             ConvLayer(c_in, c_out, kernel, stride, config.norm == "layer", config.bias)
@@ -92,6 +101,15 @@ class WaveformFrontend(nn.Module):
         _require_one_frame(samples)
         if self.config.normalize_waveform:
             waveforms = normalize_waveforms(waveforms, lengths)
+        on_cpu = waveforms.device.type == "cpu"
+        size = max(1, GROUP_SAMPLES // samples) if on_cpu else len(waveforms)
+        groups = zip(torch.split(waveforms, size), torch.split(lengths, size))
+        frames = F.gelu(torch.cat([self._convolve(*group) for group in groups]))  # [B, T, C]
+        return zero_padding(frames, frame_padding(lengths, frames))
+
+    def _convolve(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """waveforms [B, S], lengths [B] samples -> the last convolution's output [B, T, C]."""
+        samples = waveforms.size(1)
         # A whole number of hops, so that every layer's input is a whole number of strides.
         hidden = F.pad(waveforms, (0, -samples % HOP_SAMPLES))[:, :, None]  # [B, L, 1]
         for index, layer in enumerate(self.layers):
@@ -99,8 +117,7 @@ class WaveformFrontend(nn.Module):
                 hidden = self.group_norm(hidden, layer.weight, lengths)
             else:
                 hidden = layer(hidden, gelu=index > 0)
-        frames = F.gelu(hidden[:, : num_frames(samples)])  # [B, T, C]
-        return zero_padding(frames, frame_padding(lengths, frames))
+        return hidden[:, : num_frames(samples)]
 
 
 class ConvLayer(nn.Module):
@@ -186,7 +203,7 @@ class FbankFrontend(nn.Module):
     def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
         self.config = config
-        self.channels = 2 * config.mel_bins
+        self.channels = config.frame_channels
         # Constants have values even where parameters are only outlined (meta device).
         window = torch.hann_window(WINDOW_SAMPLES, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)

@@ -7,7 +7,8 @@ In bf16 on a CPU this is several times faster than ``F.conv1d``, and the layout 
 layer norm wants.
 
 The GELU in front of a map can be part of it: its output is then not kept for the backward pass
-but computed again there, so that of each layer only what GELU was applied to stays in memory.
+but computed again there, so that of each layer only what GELU was applied to stays in memory. In
+the same way the weight is converted to the autocast type again instead of being kept in it.
 """
 
 from __future__ import annotations
@@ -33,17 +34,14 @@ def strided_linear(
     """
     device = inputs.device.type
     if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        inputs, weight = inputs.to(dtype), weight.to(dtype)
-        bias = bias if bias is None else bias.to(dtype)
+        inputs = inputs.to(torch.get_autocast_dtype(device))
     batch, length, c_in = inputs.shape
     c_out, _, kernel = weight.shape
     assert length % stride == 0
     assert stride <= kernel <= 2 * stride
     rows = inputs.reshape(batch * length // stride, stride * c_in)
-    flat = weight.permute(2, 1, 0).reshape(kernel * c_in, c_out)
     with torch.autocast(device, enabled=False):
-        output: Tensor = _StridedLinear.apply(rows, flat, bias, gelu)  # type: ignore[no-untyped-call]
+        output: Tensor = _StridedLinear.apply(rows, weight, bias, gelu)  # type: ignore[no-untyped-call]
     return output.view(batch, length // stride, c_out)
 
 
@@ -57,16 +55,17 @@ def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _StridedLinear(torch.autograd.Function):
-    """rows [N, R], weight [R + E, C_out], bias [C_out] -> [N, C_out]: each row times the first R
-    rows of the weight, plus the first E columns of the next row times the others."""
+    """rows [N, R], weight [C_out, C_in, kernel], bias [C_out] -> [N, C_out], in the type of the
+    rows: each row times ``head`` plus the start of the next row times ``tail`` (see ``_parts``).
+    Autograd converts the gradients of weight and bias to their type."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
         ctx.save_for_backward(rows, weight)
         ctx.has_bias, ctx.gelu = bias is not None, gelu
         inputs = F.gelu(rows) if gelu else rows
-        head, tail = torch.split(weight, _widths(rows, weight))
-        output = inputs @ head if bias is None else torch.addmm(bias, inputs, head)
+        head, tail = _parts(weight, rows)
+        output = inputs @ head if bias is None else torch.addmm(bias.to(rows.dtype), inputs, head)
         if len(tail):
             output[:-1].addmm_(inputs[1:, : len(tail)], tail)
         return output
@@ -77,12 +76,14 @@ class _StridedLinear(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         inputs = F.gelu(rows) if ctx.gelu else rows
-        head, tail = torch.split(weight, _widths(rows, weight))
-        to_weight = torch.empty_like(weight)
-        torch.mm(inputs.t(), gradient, out=to_weight[: len(head)])
+        head, tail = _parts(weight, rows)
+        c_out, c_in, kernel = weight.shape
+        to_flat = rows.new_empty(kernel * c_in, c_out)
+        torch.mm(inputs.t(), gradient, out=to_flat[: len(head)])
         if len(tail):
-            torch.mm(inputs[1:, : len(tail)].t(), gradient[:-1], out=to_weight[len(head) :])
+            torch.mm(inputs[1:, : len(tail)].t(), gradient[:-1], out=to_flat[len(head) :])
         del inputs
+        to_weight = to_flat.view(kernel, c_in, c_out).permute(2, 1, 0)
         to_rows = None
         if ctx.needs_input_grad[0]:
             to_rows = gradient @ head.t()
@@ -93,6 +94,9 @@ class _StridedLinear(torch.autograd.Function):
         return to_rows, to_weight, gradient.sum(0) if ctx.has_bias else None, None
 
 
-def _widths(rows: Tensor, weight: Tensor) -> list[int]:
-    """R and E of ``_StridedLinear``."""
-    return [rows.size(1), weight.size(0) - rows.size(1)]
+def _parts(weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight [C_out, C_in, kernel] in the type of ``rows`` [N, R], as a matrix
+    [kernel * C_in, C_out] cut after the first R: what a row and what the next one is multiplied by.
+    """
+    flat = weight.to(rows.dtype).permute(2, 1, 0).reshape(-1, len(weight))
+    return flat[: rows.size(1)], flat[rows.size(1) :]

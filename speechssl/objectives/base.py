@@ -28,7 +28,6 @@ from speechssl.devices import to_device
 from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.frontend import build_frontend
 
 
 @dataclass
@@ -168,12 +167,6 @@ class RunClock:
 def frame_counts(batch: SpeechBatch) -> tuple[Tensor, int]:
     """([B] int64 on the CPU, frames of each recording; T frames of the padded batch)."""
     return num_frames(batch.lengths), num_frames(batch.waveforms.shape[1])
-
-
-def frame_channels(config: EncoderConfig) -> int:
-    """C, the channels of the frames that an encoder's frontend gives."""
-    with torch.device("meta"):  # costs no memory and no random numbers
-        return build_frontend(config.frontend).channels
 
 
 def transformer_of(config: EncoderConfig) -> Encoder:

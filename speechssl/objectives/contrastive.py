@@ -26,7 +26,6 @@ from speechssl.objectives.base import (
     Objective,
     encode,
     feature_penalty,
-    frame_channels,
     frame_counts,
     frame_positions,
     full_precision,
@@ -135,8 +134,9 @@ class Contrastive(Objective):
         super().__init__(config, encoder, num_clusters)
         self.config = config
         self.quantizer_dropout = Dropout(config.quantizer_dropout)
+        channels = encoder.frontend.frame_channels
         self.quantizer = GumbelQuantizer(
-            frame_channels(encoder), config.groups, config.entries, config.codeword_size
+            channels, config.groups, config.entries, config.codeword_size
         )
         self.project_context = nn.Linear(encoder.dim, config.projection_size)
         self.project_target = nn.Linear(config.codeword_size, config.projection_size)

@@ -25,7 +25,6 @@ from speechssl.objectives.base import (
     Loss,
     Objective,
     encode,
-    frame_channels,
     frame_counts,
     frame_positions,
     full_precision,
@@ -62,7 +61,7 @@ class Future(Objective):
     ) -> None:
         super().__init__(config, encoder, num_clusters)
         self.config = config
-        channels = frame_channels(encoder)
+        channels = encoder.frontend.frame_channels
         self.predict = nn.ModuleList(nn.Linear(encoder.dim, channels) for _ in range(config.steps))
 
     def draw(self, batch: SpeechBatch) -> dict[str, Tensor]:

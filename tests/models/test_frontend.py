@@ -7,6 +7,7 @@ from torchaudio.functional import melscale_fbanks
 from speechssl.errors import AudioError, ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.frontend import (
+    GROUP_SAMPLES,
     FbankFrontend,
     FrontendConfig,
     WaveformFrontend,
@@ -35,7 +36,7 @@ def _speechlike(lengths: torch.Tensor) -> torch.Tensor:
 def test_as_many_frames_as_the_clock_says(kind: str, samples: int) -> None:
     frontend = build_frontend(KINDS[kind])
     frames = frontend(torch.randn(2, samples), torch.full((2,), samples))
-    assert frames.shape == (2, num_frames(samples), frontend.channels)
+    assert frames.shape == (2, num_frames(samples), KINDS[kind].frame_channels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,6 +51,22 @@ def test_padding_changes_nothing(kind: str) -> None:
         if count:
             alone = frontend(waveform[None, :length], length[None])[0]
             torch.testing.assert_close(row[:count], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["group", "layer"])
+def test_large_batches_are_convolved_in_groups(kind: str) -> None:
+    frontend = build_frontend(KINDS[kind])
+    lengths = torch.tensor([GROUP_SAMPLES // 2, 9000, 16000])
+    waveforms = _speechlike(lengths)
+    parameters = list(frontend.parameters())
+    together = frontend(waveforms, lengths)
+    upstream = torch.randn_like(together)
+    gradients = torch.autograd.grad(together, parameters, upstream)
+    alone = torch.cat([frontend(waveforms[i : i + 1], lengths[i : i + 1]) for i in range(3)])
+    expected = torch.autograd.grad(alone, parameters, upstream)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    for gradient, other in zip(gradients, expected):
+        torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,15 +45,34 @@ def test_gelu_linear_equals_gelu_and_linear() -> None:
     torch.testing.assert_close(gradients, expected_gradients)
 
 
+def test_keeps_no_copy_of_the_weight() -> None:
+    inputs, linear = torch.randn(2, 9, 32, requires_grad=True), torch.nn.Linear(32, 16)
+    kept: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16):
+        gelu_linear(inputs, linear.weight, linear.bias)
+    weight = linear.weight.untyped_storage().data_ptr()
+    others = [x for x in kept if x.untyped_storage().data_ptr() != weight]
+    assert [x.numel() for x in others] == [inputs.numel()]
+
+
 def test_computes_in_the_autocast_type() -> None:
     inputs, weight = torch.randn(2, 8, 32, requires_grad=True), torch.randn(16, 32, 3)
+    bias = torch.randn(16, requires_grad=True)
     weight.requires_grad_()
-    plain = strided_linear(inputs, weight, None, 2)
+    plain = strided_linear(inputs, weight, bias, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        fast = strided_linear(inputs, weight, None, 2)
+        fast = strided_linear(inputs, weight, bias, 2)
     assert fast.dtype == torch.bfloat16
     torch.testing.assert_close(fast.float(), plain, rtol=0.05, atol=0.2)
     fast.sum().backward()
     assert inputs.grad is not None
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+    assert bias.grad is not None
+    assert bias.grad.dtype == torch.float32
