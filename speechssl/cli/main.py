@@ -9,6 +9,7 @@ instant and ``transcribe`` never loads training code.
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import keyword
 import pkgutil
@@ -51,9 +52,12 @@ class OneLineErrors(click.Command):
         except BrokenPipeError:
             raise  # the reader of our output has gone: click leaves quietly
         except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(f"{what}; free some, then run this again.") from error
             if error.filename is None or error.strerror is None:
                 raise
-            raise UserError(f"{error.filename}: {error.strerror}.") from error
+            raise UserError(f"{what}.") from error
 
 
 class LazyGroup(OneLineErrors, click.Group):

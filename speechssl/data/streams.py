@@ -39,6 +39,9 @@ FILTER_WIDTH = 7
 _MP3_PADDING = 2 * 1152
 """Samples that the header of an MP3 may promise beyond what it decodes to."""
 
+_COMPRESSED = {b"ID3": "an MP3", b"fLaC": "a FLAC", b"OggS": "an Ogg", b"\x1aE\xdf\xa3": "a WebM"}
+"""How streams begin that are neither WAV nor raw samples, and what they are."""
+
 _MAX_HEADER = 1 << 20
 """Bytes in which the samples of a WAV stream must begin."""
 
@@ -72,9 +75,16 @@ def pipe_blocks(stream: BinaryIO, name: str = "stdin") -> Iterator[Tensor]:
 
     A stream that begins as a WAV file does may have any rate and channels (PCM of 16, 24 or 32
     bits, or floats); everything else is raw: 16 kHz, mono, 16-bit little-endian. Raises
-    ``AudioError`` for another kind of WAV stream or samples that are not finite.
+    ``AudioError`` for another kind of WAV stream, for compressed audio and for samples that are
+    not finite.
     """
     start = _read_exactly(stream, 4)
+    for begin, kind in _COMPRESSED.items():
+        if start.startswith(begin):
+            raise AudioError(
+                f"{name}: is {kind} file, but a pipe takes WAV or raw samples; give the file's "
+                "name, or convert it on the way (ffmpeg -i FILE -f wav -)."
+            )
     size = None
     if start == b"RIFF":
         (rate, channels, sample), size = _wav_header(stream, name)

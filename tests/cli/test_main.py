@@ -61,6 +61,11 @@ def test_unknown_command_names_the_nearest(speechssl):
     [
         (AudioError("a.wav: is\nempty; remove it."), 2, "error: a.wav: is empty; remove it.\n"),
         (PermissionError(13, "Permission denied", "x"), 2, "error: x: Permission denied.\n"),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "error: No space left on device; free some, then run this again.\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

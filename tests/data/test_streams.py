@@ -150,6 +150,14 @@ def test_bad_pipes() -> None:
         through_pipe(wav_bytes(tone(16_000, 1), 16_000, "ULAW"))
 
 
+@pytest.mark.parametrize("kind", ["FLAC", "OGG"])
+def test_compressed_audio_in_a_pipe_is_not_taken_for_samples(kind: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, tone(16_000, 1), 16_000, format=kind)
+    with pytest.raises(AudioError, match=f"(?i)is an? {kind} file, but a pipe takes WAV or raw"):
+        through_pipe(file.getvalue())
+
+
 def test_microphone_names_its_extra() -> None:
     """Only where there is no PortAudio, as on most servers: there, nothing can be heard."""
     try:
