@@ -21,7 +21,7 @@ def test_in_transcribe_info_and_out(speechssl, tmp_path):
     noise = 0.2 * np.random.default_rng(0).standard_normal(16_000)
     soundfile.write(tmp_path / "noise.wav", noise, 16_000)
     text = speechssl("transcribe", tmp_path / "model", tmp_path / "noise.wav").stdout
-    assert set("ETAOIN") & set(text)
+    assert set("etaoin") & set(text)
     facts = speechssl("info", tmp_path / "model").stdout
     assert "HubertForCTC" in facts
     assert f"{len(VOCABULARY)}: <blank> |" in facts
@@ -51,7 +51,7 @@ def test_transcribes_files_as_transformers_does(speechssl, tmp_path, architectur
         inputs = processor(samples, sampling_rate=16_000, return_tensors="pt")
         with torch.no_grad():
             [theirs] = processor.batch_decode(model(**inputs).logits.argmax(-1))
-        assert line.split("\t")[-1] == " ".join(theirs.split())
+        assert line.split("\t")[-1] == " ".join(theirs.split()).lower()  # theirs is all capitals
         assert len(line) > 10
 
 

@@ -217,7 +217,7 @@ def test_ctc_log_probabilities_and_text(name: str, tmp_path: Path) -> None:
     samples = torch.from_numpy(soundfile.read(tmp_path / "a.wav", dtype="float32")[0])
     [inputs] = their_batches("pre", [samples])
     best = model(**inputs).logits[0].argmax(-1).unique_consecutive()
-    written = "".join(SYMBOLS[i] for i in best if i != 0).replace("|", " ")
+    written = "".join(small[i] for i in best if i != 0).replace("|", " ")
     text = Transcriber(tmp_path / "model").transcribe_file(tmp_path / "a.wav")
     assert len(text) > 10
     assert text == " ".join(written.split())

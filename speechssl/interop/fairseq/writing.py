@@ -61,8 +61,10 @@ def export_fairseq(model_dir: Path, out: Path) -> tuple[Certificate, list[str]]:
         ours, symbols, more = _with_special_symbols(ours)
         notes += more
         cfg = _own_cfg(ours)
-    if ours.tokens is not None and symbols is not None:
-        ours.order = order_of(symbols, ours.tokens, {ours.tokens.symbols[0]: BLANK})
+        if ours.tokens is not None and symbols is not None:
+            ours.order = order_of(symbols, ours.tokens, {ours.tokens.symbols[0]: BLANK})
+    elif ours.tokens is not None and symbols is not None:
+        _, ours.order = to_tokens(symbols, str(model_dir))
     _, task, settings, normalize, _ = read_settings(cfg, model_dir)
     require_counterpart(loaded, settings.encoder(normalize), "fairseq")
     tensors = {name: value.contiguous() for name, value in to_theirs(ours, renames(task)).items()}
