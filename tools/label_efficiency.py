@@ -55,10 +55,10 @@ class Point:
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % confidence interval of the mean over seeds, by Student's t; 0 for one
-        seed, which says nothing of it."""
+        """Half of the 95 % confidence interval of the mean over seeds, by Student's t; not a number
+        for one seed, which says nothing of it."""
         if len(self.wers) < 2:
-            return 0.0
+            return math.nan
         from scipy.stats import t
 
         error = statistics.stdev(self.wers) / math.sqrt(len(self.wers))
@@ -86,8 +86,8 @@ class Point:
 def main(results: Path, figure: Path, over: str, title: str, references: tuple[str, ...]) -> None:
     """Draws FIGURE (png) from RESULTS (results.json of tools/results.py) and prints its table.
 
-    Rows of one system and one amount are seeds of each other: their mean and its 95 % confidence
-    interval are drawn.
+    Rows of one system and one amount are seeds of each other: their mean and, of two or more, its
+    95 % confidence interval are drawn.
 
     \b
     Example:
@@ -186,6 +186,7 @@ def draw(
         axes.plot(places, means, style, marker="o", color=colour, label=system)
         low, high = ([m + sign * w for m, w in zip(means, width)] for sign in (-1, 1))
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.errorbar(places, means, width, fmt="none", ecolor=colour, capsize=3)
     for name, wer in references:
         axes.axhline(wer, color="0.6", linewidth=1)
         place = (1, wer)
