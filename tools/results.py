@@ -21,8 +21,8 @@ from speechssl.tables import percent, table
 from speechssl.training.curves import read_metrics
 from speechssl.training.run_folder import RunFolder
 
-# Okabe & Ito: colours that colour-blind readers can tell apart; markers tell the rest. There are six
-# and seven, so that 42 systems differ.
+# Okabe & Ito: colours that colour-blind readers can tell apart; markers tell the rest. Six colours
+# and seven markers, so that 42 systems differ.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 
