@@ -87,8 +87,9 @@ def _ctm(transcript: Transcript, name: str, line_characters: int) -> str:
     def field(text: str) -> str:
         return "_".join(text.split())  # spaces separate the fields
 
+    recording = field(name)
     return "".join(
-        f"{field(name)} 1 {word.start:.3f} {word.end - word.start:.3f} {field(word.text)} "
+        f"{recording} 1 {word.start:.3f} {word.end - word.start:.3f} {field(word.text)} "
         f"{word.confidence:.4f}\n"
         for word in transcript.words
     )

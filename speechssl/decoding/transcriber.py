@@ -68,11 +68,11 @@ class Transcriber:
         self.precision = choose_precision(precision, self.device)
         model, self.tokens = load_ctc(model_folder)
         self.model = model.to(self.device).eval()
-        self._plain_precision = self.precision
-        """That of what is not quantized."""
-        if self.precision == "int8":
+        plain = self.precision  # that of what is not quantized
+        if plain == "int8":
             quantize(self.model.encoder)
-            self._plain_precision = choose_precision("auto", self.device)
+            plain = choose_precision("auto", self.device)
+        self._autocast = plain == "bf16"
         self.decoder: Decoder = decoder or GreedyDecoder(self.tokens)
         self.window_frames = window_frames
         self.overlap_frames = overlap_frames
@@ -236,8 +236,7 @@ class Transcriber:
             return []
         batch = collate(waveforms)
         batch.to(self.device)
-        bf16 = self._plain_precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             log_probs, frames = self.model(batch.waveforms, batch.lengths)  # [B, T, V], [B]
         return [row[:count] for row, count in zip(log_probs.cpu(), frames.tolist())]
 

@@ -281,13 +281,6 @@ def character_tokens(characters: Iterable[str], where: Path | str) -> Tokens:
     return Tokens(small) if letters.isupper() and same_lengths else tokens
 
 
-def order_of(symbols: Iterable[str], tokens: Tokens, spelled: Mapping[str, str]) -> list[int]:
-    """Where each token stands among the other project's ``symbols``; ``spelled`` holds the tokens
-    that are written otherwise there."""
-    place = {symbol: i for i, symbol in enumerate(symbols)}
-    return [place[spelled.get(symbol, symbol)] for symbol in tokens.symbols]
-
-
 def require_counterpart(
     loaded: LoadedModel, again: EncoderConfig, library: str, ignored: Iterable[str] = ()
 ) -> None:

@@ -15,12 +15,10 @@ from speechssl.interop.certificate import Certificate
 from speechssl.interop.conversion import (
     Ours,
     load_ours,
-    order_of,
     require_counterpart,
     to_theirs,
 )
 from speechssl.interop.fairseq.dictionary import (
-    BLANK,
     SPECIAL,
     from_tokens,
     to_tokens,
@@ -61,9 +59,7 @@ def export_fairseq(model_dir: Path, out: Path) -> tuple[Certificate, list[str]]:
         ours, symbols, more = _with_special_symbols(ours)
         notes += more
         cfg = _own_cfg(ours)
-        if ours.tokens is not None and symbols is not None:
-            ours.order = order_of(symbols, ours.tokens, {ours.tokens.symbols[0]: BLANK})
-    elif ours.tokens is not None and symbols is not None:
+    if ours.tokens is not None and symbols is not None:
         _, ours.order = to_tokens(symbols, str(model_dir))
     _, task, settings, normalize, _ = read_settings(cfg, model_dir)
     require_counterpart(loaded, settings.encoder(normalize), "fairseq")
@@ -106,11 +102,12 @@ def _with_special_symbols(ours: Ours) -> tuple[Ours, list[str] | None, list[str]
     of their own, for which the model gets outputs."""
     if isinstance(ours.model, CTCModel) and ours.tokens is not None:
         symbols = from_tokens(ours.tokens)
-        tokens, _ = to_tokens(symbols, "tokens.txt")
+        tokens, order = to_tokens(symbols, "tokens.txt")
         model = CTCModel(ours.encoder, len(tokens))
         torch.nn.init.zeros_(model.head.weight)
         torch.nn.init.constant_(model.head.bias, NEVER)
-        places = [tokens.symbols.index(symbol) for symbol in ours.tokens.symbols]
+        theirs = [0, *(symbols.index(symbol) for symbol in ours.tokens.symbols[1:])]
+        places = [order.index(place) for place in theirs]
         with torch.no_grad():
             model.head.weight[places] = ours.model.head.weight
             model.head.bias[places] = ours.model.head.bias
