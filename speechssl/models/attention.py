@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from speechssl.devices import to_device
 from speechssl.models.dropout import LEVELS, drop_signs, dropped_levels
+from speechssl.models.strided import joined_linear
 
 PLAIN_FRAMES = 512
 """Up to so many frames, plain matrix products beat the CPU's fused attention."""
@@ -62,9 +63,8 @@ class SelfAttention(nn.Module):
 
     def project(self, inputs: Tensor) -> Tensor:
         """Queries, keys and values side by side, as one product. [B, T, D] -> [B, T, 3 D]."""
-        parts = (self.query, self.key, self.value)
-        weight = torch.cat([part.weight for part in parts])
-        return F.linear(inputs, weight, torch.cat([part.bias for part in parts]))
+        maps = (self.query, self.key, self.value)
+        return joined_linear(inputs, [m.weight for m in maps], [m.bias for m in maps])
 
 
 def take_frames(values: Tensor, positions: Tensor | None) -> Tensor:

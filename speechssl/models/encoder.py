@@ -25,7 +25,7 @@ from speechssl.models.gradients import ScaleGradient, Skip
 from speechssl.models.padding import padding_mask, zero_padding
 from speechssl.models.position import PositionEmbedding, PositionStack
 from speechssl.models.squeeze import Squeeze
-from speechssl.models.strided import gelu_linear
+from speechssl.models.strided import gelu_linear, joined_linear
 from speechssl.models.visible import gather_visible
 
 
@@ -355,7 +355,7 @@ class FeedForward(nn.Module):
         self.activation_dropout = config.activation_dropout
 
     def forward(self, inputs: Tensor) -> Tensor:
-        hidden = self.expand(inputs)  # [..., F]
+        hidden = joined_linear(inputs, [self.expand.weight], [self.expand.bias])  # [..., F]
         if self.training and self.activation_dropout > 0:
             hidden = dropout(F.gelu(hidden), self.activation_dropout, training=True)
             return self.contract(hidden)  # type: ignore[no-any-return]

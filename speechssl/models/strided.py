@@ -8,11 +8,12 @@ layer norm wants.
 
 The GELU in front of a map can be part of it: its output is then not kept for the backward pass
 but computed again there, so that of each layer only what GELU was applied to stays in memory. In
-the same way the weight is converted to the autocast type again instead of being kept in it.
+the same way weights are converted to the autocast type again instead of being kept in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,15 +33,13 @@ def strided_linear(
     the next one and must not be used. ``gelu`` applies GELU to the inputs first. Computes in the
     autocast type, if autocast is on.
     """
-    device = inputs.device.type
-    if torch.is_autocast_enabled(device):
-        inputs = inputs.to(torch.get_autocast_dtype(device))
+    inputs = _to_autocast_type(inputs)
     batch, length, c_in = inputs.shape
     c_out, _, kernel = weight.shape
     assert length % stride == 0
     assert stride <= kernel <= 2 * stride
     rows = inputs.reshape(batch * length // stride, stride * c_in)
-    with torch.autocast(device, enabled=False):
+    with torch.autocast(inputs.device.type, enabled=False):
         output: Tensor = _StridedLinear.apply(rows, weight, bias, gelu)  # type: ignore[no-untyped-call]
     return output.view(batch, length // stride, c_out)
 
@@ -49,9 +48,34 @@ def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``F.linear(F.gelu(inputs), weight, bias)``. inputs [..., C_in] -> [..., C_out]."""
     if torch.compiler.is_compiling():  # the compiler decides itself what to compute again
         return F.linear(F.gelu(inputs), weight, bias)
-    rows = inputs.reshape(1, -1, inputs.size(-1))
-    output = strided_linear(rows, weight[:, :, None], bias, stride=1, gelu=True)
+    rows = _to_autocast_type(inputs.reshape(1, -1, inputs.size(-1)))
+    output = strided_linear(rows, _to_keep(weight, rows)[:, :, None], bias, stride=1, gelu=True)
     return output.view(*inputs.shape[:-1], len(weight))
+
+
+def joined_linear(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """``F.linear`` with several weights [C_k, C_in] and biases [C_k] as one product, the outputs
+    side by side. inputs [..., C_in] -> [..., sum of C_k], in the autocast type, if that is on."""
+    if torch.compiler.is_compiling():
+        return F.linear(inputs, torch.cat([*weights]), torch.cat([*biases]))
+    rows = _to_autocast_type(inputs.reshape(-1, inputs.size(-1)))
+    kept = [_to_keep(weight, rows) for weight in weights]
+    with torch.autocast(inputs.device.type, enabled=False):
+        output: Tensor = _JoinedLinear.apply(rows, len(kept), *kept, *biases)  # type: ignore[no-untyped-call]
+    return output.view(*inputs.shape[:-1], output.size(-1))
+
+
+def _to_autocast_type(inputs: Tensor) -> Tensor:
+    device = inputs.device.type
+    if torch.is_autocast_enabled(device):
+        return inputs.to(torch.get_autocast_dtype(device))
+    return inputs
+
+
+def _to_keep(weight: Tensor, rows: Tensor) -> Tensor:
+    """A parameter as it is, for it is in memory anyway; what was computed of parameters (by an
+    adapter) in the type of ``rows``, for it would be kept beside them."""
+    return weight if weight.is_leaf else weight.to(rows.dtype)
 
 
 class _StridedLinear(torch.autograd.Function):
@@ -100,3 +124,30 @@ def _parts(weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     flat = weight.to(rows.dtype).permute(2, 1, 0).reshape(-1, len(weight))
     return flat[: rows.size(1)], flat[rows.size(1) :]
+
+
+class _JoinedLinear(torch.autograd.Function):
+    """rows [N, C_in], the number of weights, weights [C_k, C_in], biases [C_k]
+    -> [N, sum of C_k], in the type of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, count: int, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[:count], parameters[count:]
+        ctx.save_for_backward(rows, *weights)
+        return torch.addmm(_join(biases, rows), rows, _join(weights, rows).t())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rows, *weights = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        sizes = [len(weight) for weight in weights]
+        to_rows = gradient @ _join(weights, rows) if ctx.needs_input_grad[0] else None
+        to_weights = torch.split(gradient.t() @ rows, sizes)
+        to_biases = torch.split(gradient.sum(0), sizes)
+        return to_rows, None, *to_weights, *to_biases
+
+
+def _join(parts: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """Side by side, in the type of ``rows``."""
+    return torch.cat([part.to(rows.dtype) for part in parts])

@@ -1,9 +1,11 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES
-from speechssl.models.strided import gelu_linear, strided_linear
+from speechssl.models.strided import gelu_linear, joined_linear, strided_linear
 
 
 @pytest.mark.parametrize("gelu", [False, True])
@@ -45,8 +47,23 @@ def test_gelu_linear_equals_gelu_and_linear() -> None:
     torch.testing.assert_close(gradients, expected_gradients)
 
 
-def test_keeps_no_copy_of_the_weight() -> None:
-    inputs, linear = torch.randn(2, 9, 32, requires_grad=True), torch.nn.Linear(32, 16)
+def test_joined_linear_equals_linears_side_by_side() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 9, 5, dtype=torch.float64, requires_grad=True)
+    maps = [torch.nn.Linear(5, size).double() for size in (7, 3, 4)]
+    weights, biases = [m.weight for m in maps], [m.bias for m in maps]
+    leaves = [inputs, *weights, *biases]
+    expected = torch.cat([m(inputs) for m in maps], -1)
+    upstream = torch.randn_like(expected)
+    expected_gradients = torch.autograd.grad(expected, leaves, upstream)
+    actual = joined_linear(inputs, weights, biases)
+    torch.testing.assert_close(actual, expected)
+    gradients = torch.autograd.grad(actual, leaves, upstream)
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+def saved_tensors(compute: Callable[[], object]) -> list[torch.Tensor]:
+    """What autograd keeps of a computation in bf16."""
     kept: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -55,10 +72,32 @@ def test_keeps_no_copy_of_the_weight() -> None:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with hooks, torch.autocast("cpu", torch.bfloat16):
-        gelu_linear(inputs, linear.weight, linear.bias)
+        compute()
+    return kept
+
+
+MAPS = {
+    "gelu": gelu_linear,
+    "joined": lambda inputs, weight, bias: joined_linear(inputs, [weight], [bias]),
+}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_keeps_no_copy_of_the_weight(kind: str) -> None:
+    inputs, linear = torch.randn(2, 9, 32, requires_grad=True), torch.nn.Linear(32, 16)
+    kept = saved_tensors(lambda: MAPS[kind](inputs, linear.weight, linear.bias))
     weight = linear.weight.untyped_storage().data_ptr()
     others = [x for x in kept if x.untyped_storage().data_ptr() != weight]
     assert [x.numel() for x in others] == [inputs.numel()]
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_keeps_a_weight_that_was_computed_in_the_autocast_type(kind: str) -> None:
+    inputs, linear = torch.randn(2, 9, 32, requires_grad=True), torch.nn.Linear(32, 16)
+    adapted = linear.weight + 1.0
+    kept = saved_tensors(lambda: MAPS[kind](inputs, adapted, linear.bias))
+    assert all(x.dtype == torch.bfloat16 for x in kept)
+    assert sum(x.numel() for x in kept) == inputs.numel() + adapted.numel()
 
 
 def test_computes_in_the_autocast_type() -> None:
