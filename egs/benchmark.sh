@@ -23,6 +23,12 @@ if [ "$objectives" = all ]; then
   done
 fi
 
+for objective in $objectives; do
+  [ -f "$root/recipes/${objective%@*}_tiny.yaml" ] ||
+    die "--objectives: there is no recipes/${objective%@*}_tiny.yaml"
+  [[ "$objective" != *@more || -n "$more" ]] || die "$objective needs --more, a prepared corpus"
+done
+
 # The settings of a run of so many updates, which is validated at its end alone; none where the
 # recipe's own are wanted. A recipe validates when it reports, every 50 updates, and always at the end.
 run_of() {
@@ -62,7 +68,6 @@ recordings_of() {
 prepare_recordings() {
   case "$1" in
     *@more)
-      [ -n "$more" ] || die "$1 needs --more, a prepared corpus"
       python "$root/tools/combine.py" "$data/more" "$data/all" "$more"
       ;;
     *@*) take_transcripts "${1#*@}" ;;
@@ -125,12 +130,12 @@ score_benchmark() {
   fi
 }
 
-run_stage 0 "corpus" corpus_stage
-run_stage 1 "cluster targets" targets_stage
+run_stage 0 "corpus" corpus_stage corpus
+run_stage 1 "cluster targets" targets_stage seed
 for minutes in $label_minutes; do take_transcripts "$minutes"; done
 for objective in $objectives; do prepare_recordings "$objective"; done
 echo "== pretraining: $objectives"
-side_by_side pretrain_objective $objectives
+stoppable side_by_side pretrain_objective $objectives
 systems=()
 for minutes in $label_minutes; do
   for number in $seeds; do
@@ -138,6 +143,6 @@ for minutes in $label_minutes; do
   done
 done
 echo "== fine-tuning: ${#systems[@]} systems"
-side_by_side finetune_and_decode "${systems[@]}"
+stoppable side_by_side finetune_and_decode "${systems[@]}"
 score_benchmark greedy test.hyps.jsonl "${systems[@]}"
 score_benchmark lm test.lm.hyps.jsonl "${systems[@]}"

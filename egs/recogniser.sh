@@ -7,6 +7,11 @@ data="$exp/data"
 conf="$here/conf"
 start=${init:-$exp/pretrain/model}
 read -ra systems <<< "$systems"
+[ ${#systems[@]} -gt 0 ] || die "--systems is empty; it knows pretrained and scratch"
+for system in "${systems[@]}"; do
+  [[ "$system" =~ ^(pretrained|scratch)$ ]] ||
+    die "--systems knows pretrained and scratch, not $system"
+done
 
 targets_stage() { speechssl label "$data/all" --name mfcc --clusters 100 --seed "$seed"; }
 
@@ -19,7 +24,6 @@ finetune_system() {
   case "$1" in
     pretrained) local recipe=ctc from="$start" ;;
     scratch) local recipe=ctc_scratch from=none ;;
-    *) die "--systems knows pretrained and scratch, not $1" ;;
   esac
   speechssl finetune "$conf/$recipe.yaml" "$data/transcribed" "$exp/$1" --init "$from" \
     --seed "$seed" ${finetune_updates:+training.updates="$finetune_updates"}

@@ -6,39 +6,110 @@ die() { echo "error: $*" >&2; exit 2; }
 options="stage stop-stage corpus exp seed"
 benchmark=no
 rounds=2 # of self-training, where the experiment has it
+init=""  # a model folder to start from, where the experiment takes one
 
 # Kaldi-style options: --name value, for the names in $options, sets the variable $name (dashes
-# become underscores); --benchmark sets benchmark=yes.
+# become underscores; paths become absolute); --benchmark, where there is one, sets benchmark=yes.
 parse_options() {
+  local name value
   while [ $# -gt 0 ]; do
-    local name=${1#--}
-    case "$1" in
-      -h | --help) usage; exit 0 ;;
-      --benchmark) benchmark=yes; shift; continue ;;
-    esac
+    name=${1#--}
+    if [[ "$1" = -h || "$1" = --help ]]; then usage; exit 0; fi
+    if [[ "$1" = --benchmark && " $options " = *" objectives "* ]]; then
+      benchmark=yes
+      shift
+      continue
+    fi
     [[ "$1" = --* && " $options " = *" $name "* ]] || die "unknown option $1; see $0 --help"
     [ $# -ge 2 ] || die "option $1 needs a value; see $0 --help"
-    printf -v "${name//-/_}" '%s' "$2"
+    value=$2
+    case "$name" in
+      stage | stop-stage | seed | rounds) check_number "$1" "$value" ;;
+      *updates) [ -z "$value" ] || check_number "$1" "$value" ;;
+      corpus | transcripts | librilight | init | more) [ -z "$value" ] || value=$(absolute "$value") ;;
+    esac
+    printf -v "${name//-/_}" '%s' "$value"
     shift 2
   done
-  [[ "$stage$stop_stage$seed$rounds" =~ ^[0-9]+$ ]] ||
-    die "--stage, --stop-stage, --seed and --rounds are numbers"
+  [ "$stage" -le "$stop_stage" ] ||
+    die "--stage $stage comes after --stop-stage $stop_stage: there is nothing to run"
+  [ -z "$init" ] || [ -f "$init/config.yaml" ] ||
+    die "--init $init: is no model folder; speechssl import makes one of a published checkpoint"
 }
 
-# run_stage N "what it does" function: runs the function once. A finished stage leaves
-# $exp/done/N-<function>; remove that file to run the stage again. An interrupted one resumes.
+check_number() { [[ "$2" =~ ^[0-9]+$ ]] || die "$1 needs a number, not '$2'"; }
+
+absolute() {
+  python -c 'import os, sys; os.write(1, os.fsencode(os.path.abspath(sys.argv[1])))' "$1"
+}
+
+# run_stage N "what it does" function OPTION...: runs the function once. A finished stage leaves
+# $exp/done/N-<function>, which holds the values of the OPTIONS that decide what it makes; remove that
+# file to run the stage again. An interrupted one resumes. A finished stage that was done with another
+# seed or the like is refused; with other $lists (more rounds) it goes on with these.
 run_stage() {
-  local number=$1 what=$2 function=$3
-  if [ "$number" -lt "$stage" ] || [ "$number" -gt "$stop_stage" ]; then return 0; fi
-  local mark="$exp/done/$number-$function"
-  if [ -e "$mark" ]; then
+  local number=$1 what=$2 function=$3 mark="$exp/done/$1-$3" option
+  shift 3
+  if [ "$number" -gt "$stop_stage" ]; then return 0; fi
+  check_finished
+  if [ "$number" -lt "$stage" ]; then return 0; fi
+  if [ -e "$mark" ] && [ -z "$(changed_options "$mark")" ]; then
     echo "== stage $number: $what: already done (remove $mark to run it again)"
     return 0
   fi
   echo "== stage $number: $what ($(date +%H:%M:%S))"
-  "$function"
+  stoppable "$function"
   mkdir -p "$exp/done"
-  touch "$mark"
+  for option in "$@"; do echo "$option=$(value_of "$option")"; done > "$mark"
+}
+
+lists="systems labels clips rounds"    # options that may grow from one start to the next
+sources="corpus transcripts librilight" # options that need not be given again
+
+# Refuses to go on where a finished stage was done with other options.
+check_finished() {
+  local mark option before name
+  for mark in "$exp"/done/*; do
+    if [ ! -e "$mark" ]; then continue; fi
+    while IFS='=' read -r option before; do
+      if [[ " $lists " = *" $option "* ]]; then continue; fi
+      name="--${option//_/-}"
+      if [ -n "$before" ]; then before="with $name $before"; else before="without $name"; fi
+      die "$exp: stage ${mark##*/} was done $before; go on so, or give another --exp"
+    done < <(changed_options "$mark")
+  done
+}
+
+# changed_options MARK: the lines of a mark (OPTION=VALUE) whose options have another value now.
+changed_options() {
+  local option before now
+  while IFS='=' read -r option before; do
+    now=$(value_of "$option")
+    if [[ -z "$now" && " $sources " = *" $option "* ]]; then continue; fi
+    if [ "$now" != "$before" ]; then echo "$option=$before"; fi
+  done < "$1"
+}
+
+value_of() { local name="$1[*]"; echo "${!name}"; }
+
+# stoppable COMMAND: runs it so that what stops this script (kill, Ctrl-C, a closed terminal) stops all
+# that it has started too. By itself bash would wait for the command, then leave the rest running.
+stoppable() {
+  set -m # the command gets a process group of its own
+  "$@" < /dev/null &
+  set +m
+  local group=$!
+  trap 'stop_group INT 130' INT
+  trap 'stop_group TERM 143' TERM HUP
+  wait "$group"
+  trap - INT TERM HUP
+}
+
+stop_group() {
+  kill -s "$1" -- "-$group"
+  wait "$group" || true
+  kill -TERM -- "-$group" 2> /dev/null || true # what ignores Ctrl-C because it runs beside others
+  exit "$2"
 }
 
 # The environment that `make setup` made, or whatever is active.
@@ -71,6 +142,7 @@ on_all_devices() {
 
 # minutes_of DATA_DIR: the minutes of transcribed training data.
 minutes_of() {
+  [ -f "$1/report.json" ] || die "$1: is no prepared corpus; run stage 0 first"
   python -c 'import json, sys
 print(round(60 * json.load(open(sys.argv[1]))["splits"]["train"]["transcribed_hours"], 1))' "$1/report.json"
 }
@@ -84,7 +156,6 @@ side_by_side() (
   export OMP_NUM_THREADS=$(($(nproc) / at_once))
   failed=$(mktemp)
   trap 'rm -f "$failed"' EXIT
-  trap 'kill $(jobs -p)' TERM
   for name in "$@"; do
     if [ "$(jobs -rp | wc -l)" -ge "$at_once" ]; then wait -n || true; fi
     (
@@ -102,9 +173,10 @@ side_by_side() (
 # transcripts do not have count as errors.
 decode_run() {
   local run=$1 train="$2/train/cuts.jsonl.gz" dev="$3/dev/cuts.jsonl.gz" test="$3/test/cuts.jsonl.gz"
+  local unit=${lm_unit:-word} lm="$1/${lm_unit:-word}s.arpa"
   speechssl decode "$run/model" "$test" "$run/test.hyps.jsonl" --allow-unknown --overwrite
-  speechssl lm "$train" "$run/words.arpa" --unit "${lm_unit:-word}" --overwrite
-  speechssl tune-decoding "$run/model" "$dev" "$run/decoding.yaml" --lm "$run/words.arpa" --overwrite
+  speechssl lm "$train" "$lm" --unit "$unit" --overwrite
+  speechssl tune-decoding "$run/model" "$dev" "$run/decoding.yaml" --lm "$lm" --overwrite
   speechssl decode "$run/model" "$test" "$run/test.lm.hyps.jsonl" \
     --decoding "$run/decoding.yaml" --allow-unknown --overwrite
 }
@@ -113,6 +185,7 @@ decode_run() {
 # recogniser of the run READER reads the recordings of $data/all that TRANSCRIBED does not have
 # ($data/read_1); `speechssl finetune RECIPE` with OPTIONS learns from the transcripts and the most
 # confident readings ($exp/self-trained-1), is decoded like any run, and reads for the next round.
+# What a round has left is not made again.
 self_train() {
   local reader=$1 transcribed=$2 labelled=$3 recipe=$4 round
   shift 4
@@ -123,7 +196,7 @@ self_train() {
         --decoding "$reader/decoding.yaml"
     fi
     on_all_devices finetune "$recipe" "$corpus" "$run" "$@"
-    decode_run "$run" "$transcribed" "$labelled"
+    if [ ! -e "$run/test.lm.hyps.jsonl" ]; then decode_run "$run" "$transcribed" "$labelled"; fi
     reader=$run
   done
 }
@@ -157,6 +230,7 @@ score_systems() {
 # `speechssl transcribe` and prints what was really said above each. Cuts that are a part of their
 # recording are passed over.
 show_transcripts() {
+  [ -f "$2" ] || die "$2: no such file; run stage 0 first"
   python - "$2" "$3" <<'PY' | while IFS=$'\t' read -r file text; do
 import sys
 from pathlib import Path

@@ -44,6 +44,11 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def printable(path: Path | str) -> str:
+    """``path`` as text that can be written; bytes of a name that are not UTF-8 become "\ufffd"."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 def sha256(path: Path | str) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

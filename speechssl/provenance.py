@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import subprocess
 import sys
@@ -30,10 +31,12 @@ def commit() -> str | None:
 
 
 def this_command() -> dict[str, Any]:
-    """When this process was started, with which code and arguments, in plain JSON values."""
+    """When and in which folder this process was started, with which code and arguments, in plain
+    JSON values."""
     return {
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "version": speechssl.__version__,
         "commit": commit(),
         "command": shlex.join(["speechssl", *sys.argv[1:]]),
+        "folder": os.getcwd(),
     }

@@ -24,6 +24,9 @@ from speechssl.errors import ManifestError, RunFolderError
 from speechssl.files import atomic_path
 from speechssl.hypotheses import Hypothesis
 
+SAME_SECONDS = 0.01
+"""By how much the length of a recording may differ where it is stored in another way."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -46,13 +49,23 @@ def untranscribed_cuts(data_dir: Path, transcribed_dir: Path) -> CutSet:
     """The train cuts of ``data_dir`` that no split of ``transcribed_dir`` has, without their texts.
 
     What ``data_dir`` knows of their texts is not looked at. Raises ``ManifestError`` if none is
-    left.
+    left, or the same id means recordings of different length.
     """
-    taken: set[str] = set()
+    taken: dict[str, MonoCut] = {}
     for split in SPLITS:
         if cuts_path(transcribed_dir, split).exists():
-            taken.update(cut.id for cut in load_cuts(cuts_path(transcribed_dir, split)))
-    cuts = [cut for cut in load_cuts(cuts_path(data_dir, "train")) if cut.id not in taken]
+            taken.update((cut.id, cut) for cut in load_cuts(cuts_path(transcribed_dir, split)))
+    cuts = []
+    for cut in load_cuts(cuts_path(data_dir, "train")):
+        known = taken.get(cut.id, cut)
+        if abs(known.duration - cut.duration) > SAME_SECONDS:
+            raise ManifestError(
+                f"{data_dir}: the id {cut.id!r} is of {cut.duration:.2f} s of audio, in "
+                f"{transcribed_dir} of {known.duration:.2f} s, so they are not the same; prepare "
+                "both from the same recordings, in the same way."
+            )
+        if known is cut:
+            cuts.append(cut)
     if not cuts:
         raise ManifestError(
             f"{data_dir}: every train cut is in {transcribed_dir} already; give the corpus with "

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts, save_cuts
@@ -59,6 +61,17 @@ def test_held_out_recordings_are_never_labelled(corpus, transcribed):
     save_cuts(dev, cuts_path(mixed, "train"))
     with pytest.raises(ManifestError, match="untranscribed recordings"):
         untranscribed_cuts(mixed, transcribed)
+
+
+def test_one_id_of_two_recordings_is_refused(corpus, transcribed):
+    """It would keep one of them from being labelled, and the other from being held out."""
+    path = cuts_path(transcribed, "dev")
+    first, *others = load_cuts(path)
+    train = list(load_cuts(cuts_path(corpus, "train")))
+    assert train[7].duration != first.duration
+    save_cuts([dataclasses.replace(first, id=train[7].id), *others], path)
+    with pytest.raises(ManifestError, match=f"the id '{train[7].id}' is of .* not the same"):
+        untranscribed_cuts(corpus, transcribed)
 
 
 def test_the_corpus_to_train_on(corpus, transcribed, tmp_path):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import click
@@ -30,7 +31,10 @@ SPLITS = ("train", "dev")
 def main(out: Path, data_dirs: tuple[Path, ...], overwrite: bool) -> None:
     if len(data_dirs) < 2:
         raise ConfigError("give two corpora or more to combine.")
-    if out.resolve() in {folder.resolve() for folder in data_dirs}:
+    different = {folder.resolve() for folder in data_dirs}
+    if len(different) < len(data_dirs):
+        raise ConfigError("one corpus is given twice; give each once.")
+    if out.resolve() in different:
         raise RunFolderError(f"{out}: is one of the corpora; name another folder.")
     files = [cuts_path(folder, split) for folder in data_dirs for split in SPLITS]
     hashes = [hash_manifest(file) for file in files if file.exists()]
@@ -38,20 +42,21 @@ def main(out: Path, data_dirs: tuple[Path, ...], overwrite: bool) -> None:
     if check_output(out, fingerprint, overwrite):
         click.echo(f"{out}: already these corpora; nothing to do.")
         return
-    splits = {split: join(data_dirs, split) for split in SPLITS}
+    splits = join(data_dirs)
     report = summarize(" and ".join(map(str, data_dirs)), splits, fingerprint)
     write_splits(out, splits, report)
     click.echo(report.short(), nl=False)
 
 
-def join(data_dirs: tuple[Path, ...], split: str) -> list[MonoCut]:
-    """The cuts of a split of all corpora; dev may be missing.
+def join(data_dirs: tuple[Path, ...]) -> dict[str, list[MonoCut]]:
+    """The cuts of each split of all corpora; dev may be missing.
 
-    Raises ``ManifestError`` if a train split is missing or an id is in two corpora.
+    Raises ``ManifestError`` if a train split is missing or an id is in two corpora, be it in
+    different splits: what one of them holds out the other would train on.
     """
     owners: dict[str, Path] = {}
-    cuts: list[MonoCut] = []
-    for folder in data_dirs:
+    splits: dict[str, list[MonoCut]] = {split: [] for split in SPLITS}
+    for folder, split in itertools.product(data_dirs, SPLITS):
         if split != "train" and not cuts_path(folder, split).exists():
             continue
         for cut in load_cuts(cuts_path(folder, split)):
@@ -59,10 +64,11 @@ def join(data_dirs: tuple[Path, ...], split: str) -> list[MonoCut]:
             if other != folder:
                 raise ManifestError(
                     f"{cuts_path(folder, split)}: the id {cut.id!r} is also in {other}; are the "
-                    "same recordings in both?"
+                    "same recordings in both? If not, put those of one into a folder of another "
+                    "name and prepare them from the folder above."
                 )
-            cuts.append(cut)
-    return cuts
+            splits[split].append(cut)
+    return splits
 
 
 if __name__ == "__main__":

@@ -94,6 +94,8 @@ def main(results: Path, figure: Path, over: str, title: str, references: tuple[s
       python tools/label_efficiency.py exp/results.json exp/label_efficiency.png \\
         --reference "Kaldi tri3=5.95"
     """
+    if figure.suffix.lower() != ".png":
+        raise ConfigError(f"{figure}: figures are drawn as PNG; give a name that ends in .png.")
     points = read_points(results, over)
     lines = [_reference(text) for text in references]
     draw(points, lines, AXES[over], title, figure)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from speechssl.cli.main import OneLineErrors
-from speechssl.config import build, unknown_key
+from speechssl.config import build, require, unknown_key
 from speechssl.data.corpus_report import read_report
 from speechssl.errors import ConfigError, ManifestError, RunFolderError
 from speechssl.files import atomic_path, write_text
@@ -44,6 +45,10 @@ class Row:
     """Of the code that did; several where the run was resumed by another."""
     untranscribed_hours: float | None = None
     """Hours of different recordings that the encoder was pretrained on."""
+
+    def __post_init__(self) -> None:
+        minutes = self.label_minutes
+        require(0 <= minutes < math.inf, "label_minutes", "0 or more", minutes)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,8 @@ def main(
         --row system=scratch,hyps=b.jsonl,label_minutes=10,pretraining_hours=0,seed=1,seconds=300 \\
         --compare ssl:scratch
     """
-    results = [_score(parse_row(text)) for text in rows]
+    check_figure(figure)
+    results = [_score(row) for row in different([parse_row(text) for text in rows])]
     verdicts = [verdict for pair in pairs for verdict in compare_systems(results, pair)]
     if out is not None:
         write_text(out, _json([result.to_dict(corpus) for result in results]))
@@ -174,6 +180,27 @@ def parse_row(text: str) -> Row:
     if missing:
         raise ConfigError(f"{where}: lacks {', '.join(missing)}.")
     return build(Row, values, where)
+
+
+def different(rows: list[Row]) -> list[Row]:
+    """``rows``. Raises ``ConfigError`` where two are of one system, amount of transcripts and seed,
+    which figures would take for two seeds."""
+    seen: set[tuple[str, float, int]] = set()
+    for row in rows:
+        key = (row.system, row.label_minutes, row.seed)
+        if key in seen:
+            raise ConfigError(
+                f"--row: {row.system!r} with {row.label_minutes:g} minutes and seed {row.seed} is "
+                "given twice; give each once, or another name."
+            )
+        seen.add(key)
+    return rows
+
+
+def check_figure(path: Path | None) -> None:
+    """Raises ``ConfigError`` where a figure would not be called what it is."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise ConfigError(f"{path}: figures are drawn as PNG; give a name that ends in .png.")
 
 
 def read_run(exp: Path) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def main(data_dir: Path, out: Path, minutes: float | None, seed: int, overwrite:
 def choose(cuts: list[MonoCut], minutes: float, seed: int, where: str = "train") -> list[MonoCut]:
     """About ``minutes`` of ``cuts``, in their order: always from the speaker with least so far.
 
-    Raises ``ManifestError`` if there are not that many minutes.
+    Raises ``ManifestError`` if there are not that many minutes, or too few for one utterance.
     """
     if hours(cuts) * 60 < minutes:
         raise ManifestError(
@@ -82,6 +82,10 @@ def choose(cuts: list[MonoCut], minutes: float, seed: int, where: str = "train")
             chosen.add(cut.id)
             taken[speaker] += cut.duration
             missing -= cut.duration
+    if not chosen:
+        raise ManifestError(
+            f"{where}: no utterance of train is as short as {minutes:g} minutes; ask for more."
+        )
     return [cut for cut in cuts if cut.id in chosen]
 
 

@@ -101,11 +101,11 @@ if [ "$benchmark" = yes ]; then
   exit
 fi
 
-run_stage 0 "corpus" corpus_stage
-run_stage 1 "cluster targets" targets_stage
-run_stage 2 "pretraining" pretrain_stage
-run_stage 3 "fine-tuning, pretrained and from scratch" finetune_stage
+run_stage 0 "corpus" corpus_stage corpus
+run_stage 1 "cluster targets" targets_stage seed
+run_stage 2 "pretraining" pretrain_stage seed
+run_stage 3 "fine-tuning, pretrained and from scratch" finetune_stage seed
 run_stage 4 "decoding" decode_stage
 run_stage 5 "scores" score_stage
 run_stage 6 "transcribing held-out recordings" transcribe_stage
-run_stage 7 "self-training, and all scores" self_training_stage
+run_stage 7 "self-training, and all scores" self_training_stage seed rounds

@@ -44,22 +44,24 @@ exp=${exp:-$here/exp/$language}
 result_name="common_voice_$language"
 source "$here/../recogniser.sh"
 
+# The clips that are prepared: all of them serve pretraining and self-training.
+clips=transcribed
+if [ -z "$init" ] || [ "$stop_stage" -ge 7 ]; then clips="transcribed all"; fi
+
 corpus_stage() {
   local prepare=(python "$root/tools/prepare_common_voice.py" --language "$language"
     --corpus "$corpus" --jobs "$(nproc)")
   "${prepare[@]}" "$data/transcribed"
-  if [ -z "$init" ] || [ "$stop_stage" -ge 7 ]; then
-    "${prepare[@]}" "$data/all" --validated --other
-  fi
+  if [ "$clips" != transcribed ]; then "${prepare[@]}" "$data/all" --validated --other; fi
 }
 
-run_stage 0 "corpus" corpus_stage
+run_stage 0 "corpus" corpus_stage corpus language clips
 if [ -z "$init" ]; then
-  run_stage 1 "cluster targets" targets_stage
-  run_stage 2 "pretraining" pretrain_stage
+  run_stage 1 "cluster targets" targets_stage seed
+  run_stage 2 "pretraining" pretrain_stage seed pretrain_updates
 fi
-run_stage 3 "fine-tuning" finetune_stage
-run_stage 4 "decoding" decode_stage
-run_stage 5 "scores" score_stage
+run_stage 3 "fine-tuning" finetune_stage seed init systems finetune_updates
+run_stage 4 "decoding" decode_stage language systems
+run_stage 5 "scores" score_stage systems
 run_stage 6 "transcribing held-out clips" transcribe_stage
-run_stage 7 "self-training, and all scores" self_training_stage
+run_stage 7 "self-training, and all scores" self_training_stage seed init finetune_updates rounds

@@ -122,12 +122,12 @@ transcribe_stage() {
 }
 
 exp=$runs # each method marks its own stages; the corpus that both share is prepared once anyway
-run_stage 0 "corpus" corpus_stage
+run_stage 0 "corpus" corpus_stage corpus librilight labels
 if [ -z "$init" ]; then
-  run_stage 1 "cluster targets" targets_stage
-  run_stage 2 "pretraining" pretrain_stage
+  run_stage 1 "cluster targets" targets_stage seed
+  run_stage 2 "pretraining" pretrain_stage seed
 fi
-run_stage 3 "fine-tuning" finetune_stage
-run_stage 4 "decoding" decode_stage
-run_stage 5 "scores" score_stage
+run_stage 3 "fine-tuning" finetune_stage seed init labels
+run_stage 4 "decoding" decode_stage labels
+run_stage 5 "scores" score_stage labels
 run_stage 6 "transcribing held-out recordings" transcribe_stage

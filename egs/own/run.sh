@@ -52,13 +52,13 @@ corpus_stage() {
   python "$root/tools/subset.py" "$data/all" "$data/transcribed"
 }
 
-run_stage 0 "corpus" corpus_stage
+run_stage 0 "corpus" corpus_stage corpus transcripts language
 if [ -z "$init" ]; then
-  run_stage 1 "cluster targets" targets_stage
-  run_stage 2 "pretraining" pretrain_stage
+  run_stage 1 "cluster targets" targets_stage seed
+  run_stage 2 "pretraining" pretrain_stage seed pretrain_updates
 fi
-run_stage 3 "fine-tuning" finetune_stage
-run_stage 4 "decoding" decode_stage
-run_stage 5 "scores" score_stage
+run_stage 3 "fine-tuning" finetune_stage seed init systems finetune_updates
+run_stage 4 "decoding" decode_stage language systems
+run_stage 5 "scores" score_stage systems
 run_stage 6 "transcribing held-out recordings" transcribe_stage
-run_stage 7 "self-training, and all scores" self_training_stage
+run_stage 7 "self-training, and all scores" self_training_stage seed init finetune_updates rounds

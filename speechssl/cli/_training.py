@@ -10,5 +10,5 @@ on_collapse_option = click.option(
     default="warn",
     show_default=True,
     help="What to do when the run has failed (see speechssl doctor): end it with an error, or say "
-    "what is wrong and go on.",
+    "what is wrong and go on. Where the loss is no number any more, it ends in any case.",
 )

@@ -40,8 +40,8 @@ def command(
     Tokens are the characters of the training transcripts; with finetune.tokens=bpe also frequent
     sequences of them, finetune.vocabulary tokens in all; with finetune.tokens=phones the phones of
     the pronouncing lexicon finetune.lexicon. An interrupted run goes on from its last checkpoint
-    when the same command is given again. The finished model folder, the best checkpoint by WER on
-    dev, is EXP/model.
+    when the same command is given again; Ctrl-C and SIGTERM write one first. The finished model
+    folder, the best checkpoint by WER on dev, is EXP/model.
 
     \b
     Example:

@@ -13,6 +13,7 @@ import errno
 import importlib
 import keyword
 import pkgutil
+import re
 from typing import Any
 
 import click
@@ -24,7 +25,7 @@ EXIT_BAD_INPUT = 2
 """Exit status when the user can mend what went wrong."""
 
 EXIT_INTERRUPTED = 130
-"""Exit status after Ctrl-C (128 + SIGINT)."""
+"""Exit status after Ctrl-C (128 + SIGINT), and of training that SIGTERM has ended in order."""
 
 
 class UserError(click.ClickException):
@@ -46,13 +47,23 @@ class OneLineErrors(click.Command):
             return super().invoke(ctx)
         except SpeechSSLError as error:
             raise UserError(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+        except KeyboardInterrupt as interrupt:
+            click.echo(str(interrupt) or "interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+        except UnicodeEncodeError as error:
+            if error.reason != "surrogates not allowed":
+                raise
+            before, behind = error.object[: error.start], error.object[error.start :]
+            word = re.split(r"\s", before)[-1] + re.split(r"\s", behind)[0]
+            raise UserError(
+                f"{word.encode(errors='replace').decode()}: cannot be written as UTF-8; where this "
+                "is the name of a file or folder, rename that."
+            ) from error
         except BrokenPipeError:
             raise  # the reader of our output has gone: click leaves quietly
         except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            place = error.filename2 or error.filename  # the second is where a file was to go
+            what = f"{place}: {error.strerror}" if place else error.strerror
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(f"{what}; free some, then run this again.") from error
             if error.filename is None or error.strerror is None:

@@ -38,9 +38,9 @@ def command(
 ) -> None:
     """Pretrain an encoder as RECIPE says on the cuts in DATA_DIR, in the folder EXP.
 
-    An interrupted run goes on from its last checkpoint when the same command is given again. The
-    finished model folder is EXP/model. On several GPUs or machines run it under torchrun; the
-    recipe's batch stays the same.
+    An interrupted run goes on from its last checkpoint when the same command is given again; Ctrl-C
+    and SIGTERM write one first. The finished model folder is EXP/model. On several GPUs or machines
+    run it under torchrun; the recipe's batch stays the same.
 
     \b
     Example:

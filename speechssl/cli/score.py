@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from speechssl.cli._options import write_once
+
 if TYPE_CHECKING:
     from speechssl.scoring import Comparison, Score
 
@@ -32,8 +34,14 @@ if TYPE_CHECKING:
     default=0,
     help="Print this many utterances with most errors.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 def command(
-    hypotheses: Path, against: Path | None, out: Path | None, alignments: Path | None, worst: int
+    hypotheses: Path,
+    against: Path | None,
+    out: Path | None,
+    alignments: Path | None,
+    worst: int,
+    overwrite: bool,
 ) -> None:
     """Word and character error rates with a 95 % confidence interval.
 
@@ -49,6 +57,8 @@ def command(
     from speechssl.files import write_text
     from speechssl.scoring import compare
 
+    for file in (out, alignments):
+        write_once(file, overwrite)
     scores = {str(path): _score(path) for path in (hypotheses, against) if path is not None}
     first = scores[str(hypotheses)]
     numbers = {"hypotheses": str(hypotheses), **first.to_dict()}

@@ -48,24 +48,38 @@ def hash_manifest(path: Path) -> str:
 def load_cuts(path: Path | str, *, need_text: bool = False) -> CutSet:
     """Reads a manifest whole, as a CutSet of MonoCuts in its order.
 
-    Training, which may see millions of cuts, opens them with ``index.Cuts`` instead. Relative
-    paths of recordings are resolved against the manifest's folder, then against the folder above
-    it. Raises ``ManifestError`` if the file is missing, damaged, not JSON (naming the line) or
-    empty, if a line is no MonoCut with a recording, if ids repeat, and with ``need_text`` if a
-    cut has no transcript (naming the first).
+    Training, which may see millions of cuts, opens them with ``index.Cuts`` instead; so are those
+    in Shar here, whose tars would take long to walk through each time. Relative paths of recordings
+    are resolved against the manifest's folder, then against the folder above it. Raises
+    ``ManifestError`` if the file is missing, damaged, not JSON (naming the line) or empty, if a
+    line is no MonoCut with a recording, if ids repeat, and with ``need_text`` if a cut has no
+    transcript (naming the first).
     """
     path = named(path)
     cuts: dict[str, MonoCut] = {}
-    for number, line in read_lines(path):
-        cut = parse_cut(line, f"{path}: line {number}", path.parent)
-        if cut.id in cuts:
-            raise repeated_id(f"{path}: line {number}", cut.id)
+    for cut in _indexed(path) if is_shar(path) else _parsed(path):
         if need_text and cut_text(cut) is None:
             raise missing_text(path, cut.id)
         cuts[cut.id] = cut
     if not cuts:
         raise no_cuts(path)
     return CutSet.from_cuts(cuts.values())
+
+
+def _indexed(folder: Path) -> Iterable[MonoCut]:
+    from speechssl.data.index import Cuts  # which is built on this module
+
+    return Cuts.open(folder)
+
+
+def _parsed(path: Path) -> Iterator[MonoCut]:
+    seen: set[str] = set()
+    for number, line in read_lines(path):
+        cut = parse_cut(line, f"{path}: line {number}", path.parent)
+        if cut.id in seen:
+            raise repeated_id(f"{path}: line {number}", cut.id)
+        seen.add(cut.id)
+        yield cut
 
 
 def named(path: Path | str) -> Path:

@@ -8,7 +8,6 @@ unless the user says so.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from speechssl.decoding.outputs import SUFFIXES, render
 from speechssl.decoding.subtitles import LINE_CHARACTERS
 from speechssl.decoding.transcript import Transcript
 from speechssl.errors import AudioError, RunFolderError
-from speechssl.files import write_text
+from speechssl.files import printable, write_text
 
 RECORD = "transcribed.jsonl"
 
@@ -136,7 +135,7 @@ def recordings_in(
             bad.append((root, error))
             continue
         for path in paths:
-            shown = os.fsencode(path).decode(errors="replace")
+            shown = printable(path)
             if shown == str(path):
                 found.append((root if root.is_dir() else root.parent, path))
             else:

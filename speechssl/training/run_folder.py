@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ STARTS_FILE = "starts.jsonl"
 LOCK_FILE = ".lock"
 MODEL_FOLDER = "model"
 
+PATHS = ("data", "init", "recipe.finetune.lexicon")
+"""Settings of a run that name files; kept absolute, so that it goes on from any folder."""
+
 
 class RunFolder:
     """The folder of one training run."""
@@ -42,6 +46,7 @@ class RunFolder:
 
     def check(self, description: Mapping[str, Any]) -> None:
         """Raises ``RunFolderError`` if the folder belongs to another run or holds other files."""
+        description = with_absolute_paths(description)
         if not self.path.exists():
             return
         if not self.path.is_dir():
@@ -53,7 +58,7 @@ class RunFolder:
                     f"{self.path}: holds other files and no {RECIPE_FILE}; give a new folder."
                 )
             return
-        changed = sorted(differences(read_yaml(recipe), description))
+        changed = sorted(differences(with_absolute_paths(read_yaml(recipe)), description))
         if changed:
             raise RunFolderError(
                 f"{self.path}: holds another run (different: {', '.join(changed[:6])}); give a "
@@ -64,7 +69,7 @@ class RunFolder:
         """Checks the folder, then writes what the run is."""
         self.check(description)
         if not (self.path / RECIPE_FILE).is_file():
-            write_text(self.path / RECIPE_FILE, write_yaml(description))
+            write_text(self.path / RECIPE_FILE, write_yaml(with_absolute_paths(description)))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -169,6 +174,17 @@ def _read_weights(file: Path, step: int) -> dict[str, Tensor]:
             f"checkpoint before."
         ) from None
     return weights
+
+
+def with_absolute_paths(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A description whose ``PATHS`` are absolute; relative ones start at the working folder."""
+    changed = dict(settings)
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            changed[name] = with_absolute_paths(value, f"{prefix}{name}.")
+        elif f"{prefix}{name}" in PATHS and value is not None:
+            changed[name] = os.path.abspath(value)
+    return changed
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> set[str]:

@@ -1,5 +1,7 @@
 import csv
 import io
+import os
+import shutil
 
 import pytest
 from praatio import textgrid
@@ -35,6 +37,12 @@ def test_its_own_text(speechssl, recogniser, recording, text):
     assert [float(row["start"]) for row in rows] == pytest.approx(
         [word.start for word in heard.words], abs=0.1
     )
+
+
+def test_a_name_that_is_not_utf8_is_named(fails, recogniser, recording, text, tmp_path):
+    bad = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    shutil.copyfile(recording, bad)
+    assert "caf?.wav: cannot be written as UTF-8" in fails("align", recogniser, bad, text)
 
 
 def test_several_files(speechssl, fails, recogniser, recording, text, tmp_path):

@@ -41,6 +41,18 @@ def test_against_out_alignments_and_worst(speechssl, systems, tmp_path):
     assert alignments.read_text().count("ref: yes") == 8
 
 
+def test_numbers_are_not_overwritten_silently(speechssl, fails, systems, tmp_path):
+    first, second = systems
+    out, alignments = tmp_path / "score.json", tmp_path / "alignments.txt"
+    options = ["--out", out, "--alignments", alignments]
+    assert speechssl("score", first, *options).exit_code == 0
+    for option in (["--out", out], ["--alignments", alignments]):
+        assert "exists; give --overwrite" in fails("score", second, *option)
+    assert json.loads(out.read_text())["wer"] == 0.125
+    assert speechssl("score", second, *options, "--overwrite").exit_code == 0
+    assert json.loads(out.read_text())["wer"] == 1.0
+
+
 def test_missing_and_malformed_files(fails, tmp_path):
     assert "nothing.jsonl: cannot be read" in fails("score", tmp_path / "nothing.jsonl")
     broken = tmp_path / "broken.jsonl"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def read(folder: Path, language: str | None = None) -> tuple[dict[str, Utterance
 
 def reasons(listing: Listing) -> dict[str, str]:
     return {rejected.item: rejected.reason for rejected in listing.rejected}
+
+
+def test_names_that_are_not_utf8_are_rejected(tmp_path: Path) -> None:
+    touch(tmp_path, "good.wav", os.fsdecode(b"caf\xe9.wav"))
+    utterances, listing = read(tmp_path)
+    assert list(utterances) == ["good"]
+    assert "its name is not UTF-8" in reasons(listing)["caf\ufffd"]
 
 
 def test_known_layouts() -> None:

@@ -41,6 +41,17 @@ def shar_of(folder: Path, **options: Any) -> Path:
     return folder / "shar"
 
 
+def test_tars_are_walked_through_once(tmp_path: Path) -> None:
+    folder = shar_of(tmp_path, fields={"recording": "flac"})
+    cuts = load_cuts(folder)
+    for tar in folder.glob("*.tar"):
+        tar.write_bytes(b"x" * tar.stat().st_size)
+    assert list(load_cuts(folder)) == list(cuts)
+    index_path(folder).unlink()
+    with pytest.raises(ManifestError, match="is damaged"):
+        load_cuts(folder)
+
+
 def batches(cuts: Cuts, threads: int) -> list[Any]:
     plan = epoch_batches(cuts.durations, batch_seconds=2, length_noise=0.1, seed=3, epoch=1)
     loader = BatchLoader(CutLoader(), total_cuts=len(cuts), threads=threads)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +20,14 @@ SCRIPTS = sorted(ROOT.glob("egs/*/run.sh"))
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
+SETUP = f"""set -euo pipefail; root="{ROOT}" exp="{{exp}}" stage=0 stop_stage=9 seed=1
+source "{ROOT}/egs/steps.sh"
+"""
+
+
 def bash(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """Runs ``text`` as a script that has sourced egs/steps.sh, stages 0 to 9 wanted."""
-    setup = f'set -euo pipefail; root="{ROOT}" exp="{tmp_path}" stage=0 stop_stage=9 seed=1\n'
-    script = f'{setup}source "{ROOT}/egs/steps.sh"\n{text}'
+    script = SETUP.format(exp=tmp_path) + text
     return subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
@@ -39,7 +46,9 @@ def test_every_experiment_explains_itself_and_refuses_nonsense(script: Path) -> 
     for arguments, message in (
         (["--stgae", "1"], "unknown option --stgae"),
         (["--stage"], "--stage needs a value"),
-        (["--stage", "one"], "are numbers"),
+        (["--stage", "one"], "--stage needs a number"),
+        (["--stage", "7"], "comes after --stop-stage 6"),
+        (["--seed", ""], "--seed needs a number"),
     ):
         refused = run(*arguments)
         assert refused.returncode == 2
@@ -51,7 +60,7 @@ def test_every_experiment_explains_itself_and_refuses_nonsense(script: Path) -> 
 def test_every_experiment_has_the_same_stages(script: Path) -> None:
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
     text = script.read_text()
-    stages = re.findall(r'^\s*run_stage (\d) "[^"]+" (\w+)_stage$', text, re.MULTILINE)
+    stages = re.findall(r'^\s*run_stage (\d) "[^"]+" (\w+)_stage\b', text, re.MULTILINE)
     names = ["corpus", "targets", "pretrain", "finetune", "decode", "score", "transcribe"]
     if script.parent.name in ("an4", "own", "common_voice"):
         names.append("self_training")
@@ -73,6 +82,12 @@ def test_every_experiment_has_the_same_stages(script: Path) -> None:
         ("librispeech --corpus x", "--librilight is needed for 10min"),
         ("librispeech --corpus x --labels 5h", "not 5h"),
         ("librispeech --corpus x --method mfcc", "not mfcc"),
+        ("librispeech --corpus x --labels 960h --init x", "is no model folder"),
+        ("own --corpus x --systems scratched", "not scratched"),
+        ("own --corpus x --pretrain-updates many", "--pretrain-updates needs a number"),
+        ("own --corpus x --benchmark", "unknown option --benchmark"),
+        ("an4 --corpus x --benchmark --objectives hubert", "there is no recipes/hubert_tiny.yaml"),
+        ("an4 --corpus x --benchmark --objectives clusters@more", "needs --more"),
     ],
 )
 def test_an_experiment_says_what_it_needs(tmp_path: Path, arguments: str, message: str) -> None:
@@ -106,6 +121,107 @@ def test_a_finished_stage_is_skipped_and_a_failed_one_is_not(tmp_path: Path) -> 
     assert "never" not in first.stdout
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ("--seed 2 --corpus data/an4/", "--seed 2 --corpus ./data/an4", None),
+        ("--seed 2 --corpus data/an4", "--seed 2", None),
+        ("--seed 2", "", "was done with --seed 2"),
+        ("", "--corpus other", "was done without --corpus"),
+        ("--corpus data/an4", "--corpus other", "/data/an4; go on so, or give another --exp"),
+    ],
+)
+def test_a_stage_that_was_done_with_other_options_is_refused(
+    tmp_path: Path, first: str, then: str, message: str | None
+) -> None:
+    def run(arguments: str) -> subprocess.CompletedProcess[str]:
+        stages = 'good() { echo ran; }; run_stage 1 "a" good seed corpus; run_stage 2 "b" good'
+        return bash(f'corpus=""; cd "{tmp_path}"; parse_options {arguments}\n{stages}', tmp_path)
+
+    assert run(first).stdout.count("ran") == 2
+    again = run(then)
+    assert "ran" not in again.stdout
+    assert again.returncode == (0 if message is None else 2), again.stderr
+    assert (message or "") in again.stderr
+    assert again.stderr.count("\n") == (0 if message is None else 1)
+
+
+def test_a_stage_goes_on_with_more_rounds(tmp_path: Path) -> None:
+    def run(rounds: int) -> str:
+        stage = 'good() { echo "did $rounds"; }; run_stage 7 "self-training" good seed rounds'
+        return bash(f"rounds={rounds}; {stage}", tmp_path).stdout
+
+    assert "did 2" in run(2)
+    assert "already done" in run(2)
+    assert "did 3" in run(3)
+
+
+def test_stages_that_were_done_before_options_were_noted_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "1-good").touch()
+    assert "already done" in bash('good() { false; }; run_stage 1 "a" good seed', tmp_path).stdout
+
+
+@pytest.mark.parametrize("work", ["work", "side_by_side work a b"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_stops_the_script_stops_all_that_it_started(
+    tmp_path: Path, work: str, number: signal.Signals
+) -> None:
+    text = f"""
+    work() {{ bash -c 'echo $$ >> "{tmp_path}/started"; sleep 60; true'; }}
+    stage() {{ {work}; }}
+    run_stage 1 "long work" stage
+    """
+    process = subprocess.Popen(
+        ["bash", "-c", SETUP.format(exp=tmp_path) + text],
+        env=ENVIRONMENT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
+    )
+    started = tmp_path / "started"
+    until(lambda: started.is_file() and started.read_text().endswith("\n"))
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    for pid in started.read_text().split():
+        until(lambda pid=pid: not Path("/proc", pid).exists())
+    assert not (tmp_path / "done").exists()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits until ``condition`` holds; fails where it never does."""
+    for _ in range(300):
+        if condition():
+            return
+        time.sleep(0.1)
+    pytest.fail("waited in vain")
+
+
+def test_self_training_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A round that was decoded is neither read nor decoded again."""
+    text = f"""
+    data="{tmp_path}/data" rounds=2
+    speechssl() {{ echo "speechssl $1"; }}
+    on_all_devices() {{ mkdir -p "$4"; }}
+    decode_run() {{ echo "decode $1"; touch "$1/test.lm.hyps.jsonl"; }}
+    self_train reader ten all recipe.yaml
+    rm "$exp/self-trained-2/test.lm.hyps.jsonl"
+    echo again
+    self_train reader ten all recipe.yaml
+    """
+    first, again = bash(text, tmp_path).stdout.split("again\n")
+    assert first.count("decode") == 2
+    assert [line for line in again.splitlines() if "decode" in line] == [
+        f"decode {tmp_path}/self-trained-2"
+    ]
+
+
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_the_language_model_is_called_what_it_is(tmp_path: Path, unit: str) -> None:
+    text = f'speechssl() {{ echo "$@"; }}; lm_unit={unit}; decode_run run ten all'
+    _, lm, tuning, _ = bash(text, tmp_path).stdout.splitlines()
+    assert f"run/{unit}s.arpa --unit {unit}" in lm
+    assert f"--lm run/{unit}s.arpa" in tuning
+
+
 def test_systems_run_side_by_side_and_a_failure_is_seen(tmp_path: Path) -> None:
     text = 'work() { echo "with $OMP_NUM_THREADS"; [ "$1" != bad ]; }\n'
     good = bash(f"{text} side_by_side work a b c", tmp_path)
@@ -128,6 +244,14 @@ def test_any_number_of_updates_can_be_benchmarked(tmp_path: Path, updates: str, 
     function = text[text.index("run_of() {") : text.index("# Updates of pretraining")]
     done = bash(f"{function} run_of {updates}", tmp_path)
     assert done.stdout == f"training.updates={updates} training.validate_every={every}\n"
+
+
+@pytest.mark.parametrize("text", ["minutes_of data", "show_transcripts model data/cuts 3"])
+def test_a_stage_without_the_one_before(tmp_path: Path, text: str) -> None:
+    refused = bash(text, tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: data")
+    assert refused.stderr.endswith("run stage 0 first\n")
 
 
 def test_what_is_shown_is_what_was_transcribed(tmp_path: Path, corpus: Path) -> None:

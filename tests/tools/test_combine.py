@@ -40,13 +40,15 @@ def test_nonsense_is_refused(tool: Tool, corpus: Path, other: Path, tmp_path: Pa
     for arguments, message in (
         ((tmp_path / "out", corpus), "two corpora or more"),
         ((corpus, corpus, other), "is one of the corpora"),
+        ((tmp_path / "out", corpus, other, corpus / "."), "is given twice"),
         ((tmp_path / "out", corpus, other, tmp_path / "none"), "no such file"),
     ):
         status, _, problem = tool("combine", *arguments)
         assert status == 2
         assert message in problem
-    save_cuts(load_cuts(cuts_path(corpus, "train")), cuts_path(other, "train"))
-    status, _, problem = tool("combine", tmp_path / "out", corpus, other)
-    assert status == 2
-    assert "are the same recordings in both?" in problem
+    for split in ("train", "dev"):  # what one holds out the other must not train on
+        save_cuts(load_cuts(cuts_path(corpus, split)), cuts_path(other, "train"))
+        status, _, problem = tool("combine", tmp_path / "out", corpus, other)
+        assert status == 2
+        assert "are the same recordings in both?" in problem
     assert not (tmp_path / "out").exists()

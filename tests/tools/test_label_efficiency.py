@@ -99,3 +99,10 @@ def test_nonsense_is_refused_in_one_line(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "figure.png").exists()
+
+
+def test_a_figure_is_a_png(results: Path, tmp_path: Path) -> None:
+    done = run(results, tmp_path / "figure.pdf")
+    assert done.exit_code == 2
+    assert "give a name that ends in .png" in done.stderr
+    assert not (tmp_path / "figure.pdf").exists()

@@ -259,6 +259,7 @@ def _file(folder: Path) -> None:
         (_broken, ("--transcripts", "t.tsv"), "t.tsv: no such file"),
         (_broken, ("--transcripts", "bad.csv"), "no text column; the header has path, note"),
         (_broken, ("--transcripts", "void.csv"), "no audio column; the header has nothing"),
+        (_broken, ("--transcripts", "other.csv"), "other.csv: has no text for any recording"),
         (_broken, ("--transcripts", "latin.csv"), "cannot be read as a UTF-8 table"),
     ],
 )
@@ -273,6 +274,7 @@ def test_nothing_to_prepare(
     monkeypatch.chdir(tmp_path)
     Path("bad.csv").write_text("path,note\na.wav,x\n")
     Path("void.csv").write_text("")
+    Path("other.csv").write_text("path,text\nnobody.wav,x\n")
     Path("latin.csv").write_bytes("path,text\na.wav,é\n".encode("latin-1"))
     write(tmp_path / "in")
     status, _, problem = tool("prepare_folder", tmp_path / "in", tmp_path / "out", *options)

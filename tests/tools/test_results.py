@@ -122,6 +122,10 @@ def test_figure(rows, tmp_path):
             "system=a,hyps=/no/such.jsonl,label_minutes=10,pretraining_hours=0,seed=1,seconds=1",
             "/no/such.jsonl: cannot be read",
         ),
+        (
+            "system=a,hyps=a.jsonl,label_minutes=nan,pretraining_hours=0,seed=1,seconds=1",
+            "label_minutes must be 0 or more",
+        ),
     ],
 )
 def test_bad_rows(tmp_path, row, message):
@@ -131,6 +135,26 @@ def test_bad_rows(tmp_path, row, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert not out.exists()
+
+
+def test_one_row_given_twice(rows):
+    result = run(*rows, *rows[:2])
+    assert result.exit_code == 2
+    assert "'pretrained' with 10 minutes and seed 1 is given twice" in result.stderr
+
+
+def test_a_figure_is_a_png(rows, tmp_path):
+    result = run(*rows, "--figure", tmp_path / "results.pdf")
+    assert result.exit_code == 2
+    assert "give a name that ends in .png" in result.stderr
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+def test_a_folder_is_no_place_for_a_file(rows, tmp_path):
+    (tmp_path / "folder").mkdir()
+    result = run(*rows, "--out", tmp_path / "folder")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'folder'}: Is a directory" in result.stderr
 
 
 def test_unknown_comparison(rows):

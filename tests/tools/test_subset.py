@@ -108,6 +108,13 @@ def test_again_changes_nothing_and_another_needs_overwrite(
     assert train(tmp_path / "out") != chosen
 
 
+def test_less_than_one_utterance(tool: Tool, corpus: Path, tmp_path: Path) -> None:
+    status, _, problem = tool("subset", corpus, tmp_path / "out", "--minutes", "0.001")
+    assert status == 2
+    assert "no utterance of train is as short as 0.001 minutes" in problem
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -21,9 +22,35 @@ def test_starts_are_noted(tmp_path, monkeypatch):
         folder.note_start()
     first, second = folder.starts()
     assert first["command"] == "speechssl finetune 'my exp' --seed 1"
+    assert first["folder"] == os.getcwd()
     assert second["command"] == "speechssl finetune 'my exp' --seed 2"
     assert re.fullmatch(r"[0-9a-f]{12}(\+changes)?", first["commit"] or "0" * 12)
     folder.check({"kind": "finetune"})  # still the same run
+
+
+def test_a_run_goes_on_from_any_folder(tmp_path, monkeypatch):
+    """Whatever the paths were relative to when it was started."""
+    folder = RunFolder(tmp_path / "exp")
+    lexicon = {"finetune": {"lexicon": "words.txt"}}
+    monkeypatch.chdir(tmp_path)
+    folder.claim({"data": "data/", "init": "pretrain/model", "recipe": lexicon})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    lexicon = {"finetune": {"lexicon": "../words.txt"}}
+    same = {"data": str(tmp_path / "data"), "init": "../pretrain/model", "recipe": lexicon}
+    folder.check(same)
+    with pytest.raises(RunFolderError, match=r"another run \(different: data\)"):
+        folder.check({**same, "data": "data"})
+    assert folder.description()["init"] == str(tmp_path / "pretrain" / "model")
+
+
+def test_a_run_that_noted_relative_paths_goes_on(tmp_path, monkeypatch):
+    """As runs did before; where they were started, their paths are the same as ever."""
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "recipe.yaml").write_text("data: data\ninit: null\n")
+    monkeypatch.chdir(tmp_path)
+    RunFolder("exp").check({"data": "data", "init": None})
+    RunFolder("exp").check({"data": str(tmp_path / "data"), "init": None})
 
 
 def test_one_process_trains_at_a_time(tmp_path):

@@ -18,8 +18,9 @@ import re
 from pathlib import Path
 from types import ModuleType
 
-from speechssl.data.utterance import Listing
+from speechssl.data.utterance import Listing, Rejected
 from speechssl.errors import ManifestError
+from speechssl.files import printable
 
 PLAIN = "folder"
 
@@ -48,7 +49,8 @@ def find_layout(folder: Path) -> str:
 
 
 def read_layout(name: str, folder: Path, table: Path | None, language: str | None) -> Listing:
-    """All that ``folder`` offers, read as the layout ``name``.
+    """All that ``folder`` offers, read as the layout ``name``; names that are not UTF-8, which a
+    manifest cannot hold, are among the rejected.
 
     Raises ``ManifestError`` or ``AudioError`` if it is not laid out so, and ``ManifestError`` for a
     ``table`` where the layout has its own.
@@ -56,7 +58,16 @@ def read_layout(name: str, folder: Path, table: Path | None, language: str | Non
     if table is not None and name != PLAIN:
         raise ManifestError(f"{table}: --transcripts is for --layout {PLAIN}; leave it out.")
     listing: Listing = _module(name).read(folder, table, language)
-    return listing
+    utterances, rejected = [], []
+    for u in listing.utterances:
+        if (shown := printable(u.audio)) == str(u.audio):
+            utterances.append(u)
+        else:
+            problem = f"{shown}: its name is not UTF-8; rename it"
+            rejected.append(Rejected(printable(u.id), problem, shown))
+    for r in listing.rejected:
+        rejected.append(Rejected(*map(printable, (r.item, r.reason, r.audio))))
+    return Listing(utterances, rejected, listing.notes)
 
 
 def split_named(name: str) -> str | None:

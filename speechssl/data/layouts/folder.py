@@ -25,7 +25,13 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     recordings = name_recordings(folder, find_audio(folder))
     splits = splits_by_folder(recordings, folder)
     if table is not None:
-        return read_with_tables(recordings, folder, [table], splits)
+        listing = read_with_tables(recordings, folder, [table], splits)
+        if not any(utterance.text for utterance in listing.utterances):
+            raise ManifestError(
+                f"{table}: has no text for any recording in {folder}; its rows must name them by "
+                f"their paths in that folder, such as {next(iter(recordings.values())).name}."
+            )
+        return listing
     listing = Listing()
     cues = 0
     for id, audio in recordings.items():
