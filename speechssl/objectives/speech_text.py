@@ -117,7 +117,11 @@ class SpeechText(Objective):
         texts, device = checked_texts(batch), batch.waveforms.device
         answers = torch.cat([torch.arange(len(texts))[:, None], others], dim=1)  # [B, 1 + N]
         same = torch.tensor(
-            [[texts[row] == texts[other] for other in of] for row, of in enumerate(others.tolist())]
+            [
+                [texts[row] == texts[other] for other in of]
+                for row, of in enumerate(others.tolist())
+            ],
+            dtype=torch.bool,  # also where there are none
         ).view(others.shape)
         count = int((~same).any(dim=1).sum())
 

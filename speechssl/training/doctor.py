@@ -64,9 +64,12 @@ class Doctor:
 
     def see_validation(self, row: Row) -> Finding | None:
         """The same for a report of validation, of which variances and ranks count: in training,
-        dropout makes even collapsed frames differ."""
+        dropout makes even collapsed frames differ. So does a loss that is no number: the last
+        update may have lost the weights."""
         reading = self.reading()
         reading.now |= {name: row[name] for name in WITHOUT_DROPOUT if name in row}
+        if not math.isfinite(row.get("loss", 0.0)):
+            reading.now["loss"] = row["loss"]
         return self.diagnose(reading, row["Step"])
 
     def diagnose(self, reading: Reading, update: int) -> Finding | None:

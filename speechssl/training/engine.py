@@ -5,7 +5,6 @@ A ``Job`` says what is trained on what; ``train`` runs it, with the units of ``u
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
@@ -13,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from fairseq2.checkpoint import CheckpointError
+from fairseq2.checkpoint.manager import CheckpointStateNotValidError
 from fairseq2.composition import register_model_family
 from fairseq2.datasets import DataReader
+from fairseq2.error import OperationalError
 from fairseq2.metrics import format_as_float
 from fairseq2.metrics.recorders import MetricDescriptor, MetricRecorder
 from fairseq2.nn.fsdp import FSDPWrapper
@@ -50,6 +50,7 @@ from speechssl.data.loading import CutLoader
 from speechssl.errors import ConfigError, RunFolderError
 from speechssl.models.encoder import EncoderConfig, TransformerLayer
 from speechssl.objectives.teacher import EncoderTeacher
+from speechssl.training.console import echo, hide_library_warnings, quiet_console
 from speechssl.training.metrics import (
     ConsoleRecorder,
     DoctorRecorder,
@@ -63,6 +64,7 @@ from speechssl.training.recipe import (
     TrainingConfig,
 )
 from speechssl.training.run_folder import RunFolder
+from speechssl.training.stopping import StopSignals
 from speechssl.training.units import Unit, ValidationUnit
 
 FAMILY = "speechssl"
@@ -117,8 +119,9 @@ class Job:
 def train(job: Job) -> None:
     """Runs ``job`` from its last checkpoint to its end.
 
-    Raises ``RunFolderError`` where a checkpoint cannot be read or another process is training in
-    the folder, and ``CollapseError`` where the run has failed and is to stop then.
+    Raises ``RunFolderError`` where a checkpoint cannot be read or written or another process is
+    training in the folder, ``CollapseError`` where the run has failed and is to stop then, and
+    ``KeyboardInterrupt``, once there is a checkpoint, on Ctrl-C and SIGTERM.
     """
     if is_main_process():
         folder = RunFolder(job.exp)
@@ -132,19 +135,40 @@ def train(job: Job) -> None:
 def _train(job: Job) -> None:
     interactive = sys.stderr.isatty()
     hide_library_warnings()
+    stop = StopSignals(
+        job.exp,
+        saved_every=job.training.validate_every,
+        reported_every=job.training.log_every,
+        speaks=is_main_process(),
+    )
     try:
-        run_recipe(
-            SpeechRecipe(job),
-            engine_config(job),
-            job.exp,
-            no_rich=not interactive,
-            no_progress=not interactive,
-        )
+        with stop.noted():
+            run_recipe(
+                SpeechRecipe(job, stop),
+                engine_config(job),
+                job.exp,
+                no_rich=not interactive,
+                no_progress=not interactive,
+            )
+    except (OperationalError, CheckpointStateNotValidError) as error:
+        if (cause := _os_error(error)) is None:
+            raise
+        raise RunFolderError(
+            f"{job.exp}: cannot be written to ({cause.strerror or cause}); the last complete "
+            f"checkpoint is kept. Mend that, then give the same command to go on."
+        ) from error
     except CheckpointError as error:
         raise RunFolderError(
             f"{job.exp}: the checkpoint at update {error.step_nr} cannot be restored ({error}); "
             f"remove checkpoints/step_{error.step_nr} to go back to the one before."
         ) from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """What the operating system said, among the causes of ``error``."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @dataclass
@@ -224,7 +248,7 @@ def _lr_scheduler(
     return LRSchedulerSection(
         name=POLYNOMIAL_DECAY_LR,
         config=PolynomialDecayLRConfig(
-            num_warmup_steps=round(schedule.warmup * updates),
+            num_warmup_steps=min(round(schedule.warmup * updates), updates - 1),
             final_lr=schedule.final_scale * optimizer.lr,
         ),
     )
@@ -233,8 +257,9 @@ def _lr_scheduler(
 class SpeechRecipe(Recipe):
     """Plugs a ``Job`` into fairseq2."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, stop: StopSignals) -> None:
         self.job = job
+        self.stop = stop
 
     @property
     def config_kls(self) -> type[object]:
@@ -278,7 +303,9 @@ class SpeechRecipe(Recipe):
         if job.dev_cuts is not None and job.dev_loader is not None:
             valid_units.append(ValidationUnit(model))
             valid_readers.append(ValidationReader(job.dev_cuts, job.dev_loader, job.data, **place))
-        return context.create_trainer(unit, train_reader, valid_units, valid_readers)
+        trainer = context.create_trainer(unit, train_reader, valid_units, valid_readers)
+        train_reader.before_update = lambda: self.stop.look(trainer, gangs.root)
+        return trainer
 
     def _console_and_doctor(self) -> list[MetricRecorder]:
         job = self.job
@@ -338,29 +365,3 @@ def shard_layers(model: nn.Module, granularity: str, wrapper: FSDPWrapper) -> nn
 def is_main_process() -> bool:
     """Whether this process writes the run's files: the first of those that torchrun started."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-def echo(line: str) -> None:
-    """Prints a line on standard error, above the progress bar where there is one."""
-    from fairseq2.utils.rich import get_error_console
-
-    if sys.stderr.isatty():
-        get_error_console().print(line, highlight=False, soft_wrap=True)
-    else:
-        click.echo(line, err=True)
-
-
-def quiet_console() -> None:
-    """Leaves warnings on the console; everything else goes to logs/ in the run's folder."""
-    logging.getLogger("fairseq2").setLevel(logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.WARNING)
-
-
-def hide_library_warnings() -> None:
-    """Keeps what libraries say to their own developers off the user's console."""
-    logging.getLogger("fairseq2").setLevel(logging.WARNING)  # until the log file is open
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addFilter(
-        lambda record: "DeprecationWarning" not in record.getMessage()
-    )

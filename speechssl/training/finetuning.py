@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +31,12 @@ from speechssl.data.manifest import cuts_path
 from speechssl.data.text import BLANK, Tokens
 from speechssl.decoding.greedy import greedy_decode
 from speechssl.devices import to_device
-from speechssl.errors import ConfigError, ManifestError
+from speechssl.errors import ConfigError, ManifestError, RunFolderError
 from speechssl.frames import num_frames
 from speechssl.models.adapters import add_adapters, merge_adapters
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.folder import load_encoder, save_model_folder
+from speechssl.models.folder import TOKENS, load_encoder, save_model_folder
 from speechssl.objectives.base import Loss, Unigram, frame_positions, real_frames
 from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.training.augment import change_speed
@@ -76,7 +77,8 @@ class FinetuneModel(nn.Module):
         assert batch.token_lengths is not None
         waveforms, lengths = batch.waveforms, batch.lengths
         if self.training and self.config.speeds:
-            waveforms, lengths = change_speed(waveforms, lengths, self.config.speeds)
+            least = [ctc_frames(self.tokens.encode(text)) for text in batch.texts]
+            waveforms, lengths = change_speed(waveforms, lengths, self.config.speeds, least)
         log_probs, frames = self._log_probs(waveforms, lengths)
         losses = F.ctc_loss(
             log_probs.transpose(0, 1),  # [T, B, V]
@@ -141,7 +143,8 @@ class FinetuneModel(nn.Module):
 
 
 def mask_channels(inputs: Tensor, probability: float, span: int) -> Tensor:
-    """Sets spans of channels of inputs [B, T, D] to zero (SpecAugment, arXiv 1904.08779)."""
+    """Sets spans of channels of inputs [B, T, D] to zero in the whole recording: as many as
+    ``span_mask`` draws, at least two, as in SpecAugment's policy LD (arXiv 1904.08779, table 1)."""
     batch, _, channels = inputs.shape
     mask = span_mask(torch.full((batch,), channels), MaskConfig(probability, span))
     return inputs * to_device(~mask[:, None, :], inputs.device)
@@ -182,6 +185,8 @@ def finetune(
     """
     recipe = load_recipe(FinetuneRecipe, recipe_path, overrides)
     settings = recipe.finetune
+    if init is None:  # nothing is pretrained that could be kept
+        settings = replace(settings, freeze_encoder=0.0, freeze_frontend=False)
     config = _new_encoder(recipe, init).config
     check_training(recipe.training, config)
     check_adapters(recipe, init)
@@ -196,9 +201,10 @@ def finetune(
     dev_cuts = _transcribed_cuts(data_dir, "dev", recipe) if _has_dev(data_dir) else None
     for text in dev_cuts.texts() if dev_cuts is not None else ():
         tokens.as_decoded(text)  # where words need a pronunciation, they have one
+    check_tokens(exp, tokens)
     folder.claim(description)
     copy_reference(recipe_path, exp)
-    tokens.save(exp / "tokens.txt")
+    tokens.save(exp / TOKENS)
 
     def build_model() -> FinetuneModel:
         model = CTCModel(_new_encoder(recipe, init), len(tokens), dropout=settings.dropout)
@@ -238,7 +244,7 @@ def export_finetuned(
     learned is merged into the plain weights."""
     description = folder.description()
     step = folder.choose(checkpoint)
-    tokens = Tokens.load(folder.path / "tokens.txt")
+    tokens = Tokens.load(folder.path / TOKENS)
     encoder = Encoder(build(EncoderConfig, description["encoder"], str(folder.path)))
     settings = build(FinetuneConfig, description["recipe"]["finetune"], str(folder.path))
     model = CTCModel(encoder, len(tokens), dropout=0.0)
@@ -249,6 +255,17 @@ def export_finetuned(
     merge_adapters(encoder)
     save_model_folder(model_dir, model, tokens=tokens, info={"updates": step, **description})
     return model_dir
+
+
+def check_tokens(exp: Path, tokens: Tokens) -> None:
+    """Raises ``RunFolderError`` where the run in ``exp`` was started with other tokens, which is
+    what the rows of its CTC head mean."""
+    path = exp / TOKENS
+    if path.is_file() and Tokens.load(path).symbols != tokens.symbols:
+        raise RunFolderError(
+            f"{path}: the transcripts have changed since the run was started: they give other "
+            f"tokens; give a new folder, or the transcripts as they were."
+        )
 
 
 def check_adapters(recipe: FinetuneRecipe, init: Path | None) -> None:

@@ -18,6 +18,7 @@ from speechssl.errors import CollapseError
 from speechssl.objectives.base import Loss, real_frames
 from speechssl.training.curves import read_metrics
 from speechssl.training.doctor import Doctor, run_settings
+from speechssl.training.run_folder import RunFolder
 
 LINE_METRICS = ("loss", "accuracy", "wer", "cer", "blank_share", "codebook_perplexity", "grad_norm")
 """Metrics that the console line shows, where a run has them; the rest is in metrics/ and tb/."""
@@ -119,10 +120,13 @@ OnCollapse = Literal["stop", "warn"]
 
 class DoctorRecorder(MetricRecorder):
     """Shows each report to the doctor (``training/doctor.py``), and says in one line what
-    is wrong: once for each symptom, or with ``on_collapse`` "stop" as the end of the run."""
+    is wrong: once for each symptom, or with ``on_collapse`` "stop" as the end of the run. A run
+    whose weights are lost ends in any case, before a checkpoint of them takes the place of the
+    last good one."""
 
     def __init__(self, exp: Path, on_collapse: OnCollapse, echo: Any) -> None:
         """``exp`` is the folder of the run, whose earlier reports count after a resume."""
+        self._exp = exp
         self._doctor = Doctor(run_settings(exp))
         self._earlier = read_metrics(exp, "train")
         self._on_collapse = on_collapse
@@ -145,6 +149,8 @@ class DoctorRecorder(MetricRecorder):
         if finding is None:
             return
         line = f"doctor: update {step_nr}: {finding.message}"
+        if finding.rule.ends_run:
+            raise CollapseError(f"{line} {self._last_good(step_nr)}")
         if self._on_collapse == "stop":
             raise CollapseError(line)
         if finding.rule.symptom not in self._said:
@@ -153,6 +159,16 @@ class DoctorRecorder(MetricRecorder):
 
     def close(self) -> None:
         pass
+
+    def _last_good(self, update: int) -> str:
+        """What is left of a run whose weights were lost at ``update``."""
+        steps = [step for step in RunFolder(self._exp).steps() if step < update]
+        if not steps:
+            return "There is no checkpoint of before; start again in a new folder."
+        return (
+            f"The last good checkpoint: speechssl export {self._exp} MODEL --checkpoint "
+            f"{steps[-1]}, to start from it (--init MODEL) in a new folder."
+        )
 
 
 class ConsoleRecorder(MetricRecorder):

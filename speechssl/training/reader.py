@@ -8,7 +8,7 @@ audio on any number of processes, and a position is two numbers, whatever came b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class TrainReader(DataReader[SpeechBatch]):
         self, cuts: Cuts, loader: CutLoader, data: DataConfig, *, seed: int, rank: int, world: int
     ) -> None:
         """Raises ``ConfigError`` where ``world`` processes cannot share an update evenly."""
+        self.before_update: Callable[[], None] = lambda: None
+        """Called before an update is read, when all before it are done."""
         self._num_forwards = data.num_forwards()
         if self._num_forwards % world:
             raise ConfigError(
@@ -65,6 +67,7 @@ class TrainReader(DataReader[SpeechBatch]):
         return self
 
     def __next__(self) -> list[SpeechBatch]:
+        self.before_update()
         if self._batches is None:
             self._ends.clear()
             self._batches = self._loader.load(self._plan(self._start))

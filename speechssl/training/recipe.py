@@ -7,6 +7,7 @@ of the run, so that one recipe means the same on any number of processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,8 @@ class DataConfig:
     """Name of the frame targets beside the cuts (objectives that need them)."""
 
     batch_seconds: float = 120.0
-    """Seconds of audio per update, over all processes and accumulated batches."""
+    """Seconds of audio per update, over all processes and accumulated batches; as a multiple of
+    ``forward_seconds``, to which it is rounded."""
 
     forward_seconds: float = 60.0
     """Seconds of audio (with padding) that one process holds in one forward pass; memory."""
@@ -47,8 +49,8 @@ class DataConfig:
     """Decoded audio kept in memory, in gigabytes (4.6 hours each)."""
 
     def __post_init__(self) -> None:
-        require(self.batch_seconds > 0, "batch_seconds", "positive", self.batch_seconds)
-        require(self.forward_seconds > 0, "forward_seconds", "positive", self.forward_seconds)
+        for name in ("batch_seconds", "forward_seconds"):
+            require(0 < getattr(self, name) < math.inf, name, "positive", getattr(self, name))
         require(
             self.max_seconds <= self.forward_seconds,
             "max_seconds",
@@ -56,7 +58,11 @@ class DataConfig:
             self.max_seconds,
         )
         require(self.min_seconds >= 0.05, "min_seconds", "at least 0.05", self.min_seconds)
+        rule = f"at least min_seconds ({self.min_seconds})"
+        require(self.max_seconds >= self.min_seconds, "max_seconds", rule, self.max_seconds)
         require(0 <= self.length_noise < 1, "length_noise", "in [0, 1)", self.length_noise)
+        require(self.threads >= 1, "threads", "at least 1", self.threads)
+        require(self.cache_gb >= 0, "cache_gb", "0 or more", self.cache_gb)
 
     def num_forwards(self) -> int:
         """Forward passes per update over all processes."""
@@ -73,9 +79,14 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.01
+    """Of all weights, norms and biases too, as in the authors' code of wav2vec 2.0 and HuBERT."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", "positive", self.lr)
+        require(0 < self.lr < math.inf, "lr", "positive", self.lr)
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", "in [0, 1)", self.betas)
+        require(0 <= self.eps < math.inf, "eps", "0 or more", self.eps)
+        decay = self.weight_decay
+        require(0 <= decay < math.inf, "weight_decay", "0 or more", decay)
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,8 @@ class ScheduleConfig:
             require(fits, "hold", "between 0 and 1 - warmup", self.hold)
             rule = "positive, because the rate falls exponentially"
             require(self.final_scale > 0, "final_scale", rule, self.final_scale)
-        require(self.final_scale >= 0, "final_scale", "0 or more", self.final_scale)
+        scale = self.final_scale
+        require(0 <= scale < math.inf, "final_scale", "0 or more", scale)
 
 
 @dataclass(frozen=True)
@@ -164,28 +176,30 @@ class FinetuneConfig:
     """What fine-tuning adds to the encoder, after wav2vec 2.0 (arXiv 2006.11477, section 4.3)."""
 
     freeze_encoder: float = 0.1
-    """Share of the updates during which only the CTC head learns; 0 from scratch."""
+    """Share of the updates during which only the CTC head learns; none from scratch."""
 
     freeze_frontend: bool = True
-    """Keep the convolutions of a pretrained ``waveform`` frontend as they are."""
+    """Keep the convolutions of a pretrained ``waveform`` frontend as they are; from scratch they
+    learn."""
 
     dropout: float = 0.1
     """Dropout before the CTC head."""
 
     time_mask: float = 0.25
-    """Share of the frames in masked time spans."""
+    """Share of the frames in masked time spans, if no two overlapped; at least two spans."""
 
     time_mask_span: int = 10
     """Frames of a time span."""
 
     channel_mask: float = 0.1
-    """Share of the encoder's input channels in masked channel spans."""
+    """Share of the encoder's input channels in masked channel spans, likewise; at least two."""
 
     channel_mask_span: int = 32
     """Channels of a channel span."""
 
     speeds: tuple[float, ...] = ()
-    """Speed factors, one drawn per recording; empty leaves the audio as it is."""
+    """Speed factors, one drawn per recording; empty leaves the audio as it is. A recording too
+    short for its transcript at the speed drawn stays as it is."""
 
     tokens: Literal["characters", "bpe", "phones"] = "characters"
     """What the recogniser writes: the characters of the training transcripts, these and frequent
@@ -209,6 +223,7 @@ class FinetuneConfig:
         phones = self.tokens == "phones"
         wanted = "a file with tokens=phones, and only then"
         require(phones == (self.lexicon is not None), "lexicon", wanted, self.lexicon)
+        require(0 <= self.dropout < 1, "dropout", "in [0, 1)", self.dropout)
         require(self.adapter_rank >= 0, "adapter_rank", "0 or more", self.adapter_rank)
         require(self.adapter_scale > 0, "adapter_scale", "positive", self.adapter_scale)
         require(0 <= self.freeze_encoder < 1, "freeze_encoder", "in [0, 1)", self.freeze_encoder)

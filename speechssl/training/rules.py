@@ -58,6 +58,9 @@ class Rule:
     """What to change, most promising first: a verb and a setting. Settings that the run's recipe
     does not have are left out."""
 
+    ends_run: bool = False
+    """Whether no update can mend it, so that the run ends whatever ``--on-collapse`` says."""
+
 
 LOWER_RATE = ("lower optimizer.lr", "raise schedule.warmup")
 FREER_TARGETS = ("raise objective.diversity_weight", *LOWER_RATE)
@@ -77,9 +80,10 @@ RULES = (
         needs=("loss", "grad_norm"),
         after=0.0,
         sick="not finite",
-        is_sick=lambda run: not math.isfinite(run.now["loss"]) or math.isnan(run.now["grad_norm"]),
+        is_sick=lambda run: not math.isfinite(run.now["loss"] + run.now["grad_norm"]),
         says="loss {loss:.3g}, gradient norm {grad_norm:.3g}: the weights are lost",
         remedies=(*LOWER_RATE, "set training.precision=fp32"),
+        ends_run=True,  # at the report that stands before the next checkpoint is complete
     ),
     Rule(
         "exploding gradient",

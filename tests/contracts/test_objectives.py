@@ -16,7 +16,7 @@ from torch import Tensor
 from speechssl import objectives
 from speechssl.data.batch import SpeechBatch, collate
 from speechssl.errors import ConfigError
-from speechssl.frames import WINDOW_SAMPLES
+from speechssl.frames import SAMPLE_RATE, WINDOW_SAMPLES, num_frames
 from speechssl.models.encoder import Encoder
 from speechssl.objectives import build_objective, load_objective, objective_names
 from speechssl.objectives.base import Loss, Objective
@@ -222,6 +222,21 @@ def test_a_batch_with_nothing_to_predict_counts_nothing(kind: str) -> None:
         if parameter.requires_grad:
             assert parameter.grad is not None, f"{name} has no gradient"
             assert not parameter.grad.any(), f"{name} has a gradient"
+
+
+@every_objective
+def test_one_silent_recording_is_a_batch_too(kind: str) -> None:
+    encoder, objective = build(kind, "waveform")
+    targets = [torch.zeros(num_frames(SAMPLE_RATE), dtype=torch.long)]
+    batch = collate([torch.zeros(SAMPLE_RATE)], targets=targets, texts=["one"])
+    loss = objective(encoder, batch)
+    loss.sum.backward()
+    assert math.isfinite(float(loss.sum.detach()))
+    assert all(math.isfinite(float(total)) for total, _ in loss.metrics.values())
+    for name, parameter in [*encoder.named_parameters(), *objective.named_parameters()]:
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert parameter.grad.isfinite().all(), name
 
 
 @every_objective

@@ -238,6 +238,8 @@ def test_one_bad_report_raises_no_alarm_but_a_lost_run_does() -> None:
     assert symptoms(grad_norm=[1.0, 900.0, 900.0, 2.0])[2:] == ["exploding gradient"] * 2
     lost = symptoms(loss=[2.0, 2.0, math.nan], grad_norm=[1.0, 1.0, math.nan])
     assert lost == [None, None, "not a number"]
+    infinite = symptoms(loss=[2.0], grad_norm=[math.inf])  # clipped, its parts are no numbers
+    assert infinite == ["not a number"]
     assert symptoms(grad_norm=[0.0]) == ["no gradient"]
 
 

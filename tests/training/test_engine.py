@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from fairseq2.recipe.config import PolynomialDecayLRConfig
 from torch.utils._pytree import tree_leaves
 
 from speechssl.errors import ConfigError
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives import build_objective
 from speechssl.objectives.base import Loss
-from speechssl.training.engine import check_training, compile_layers
+from speechssl.training.engine import _lr_scheduler, check_training, compile_layers
 from speechssl.training.pretraining import PretrainModel
-from speechssl.training.recipe import TrainingConfig
+from speechssl.training.recipe import OptimizerConfig, ScheduleConfig, TrainingConfig
 from tests.contracts.toys import TONES, toy_batch, toy_encoder
 
 
@@ -74,6 +75,13 @@ def test_sharding_needs_all_processes_in_the_same_layers() -> None:
     check_training(TrainingConfig(data_parallel="fsdp"), EncoderConfig(layer_drop=0.0))
     with pytest.raises(ConfigError, match=r"fsdp needs model\.layer_drop=0"):
         check_training(TrainingConfig(data_parallel="fsdp"), EncoderConfig(layer_drop=0.05))
+
+
+@pytest.mark.parametrize(("warmup", "updates", "steps"), [(0.1, 40, 4), (0.95, 2, 1), (0.1, 1, 0)])
+def test_a_warmup_leaves_an_update_at_the_peak(warmup: float, updates: int, steps: int) -> None:
+    section = _lr_scheduler(ScheduleConfig(warmup=warmup), OptimizerConfig(), updates)
+    assert isinstance(section.config, PolynomialDecayLRConfig)
+    assert section.config.num_warmup_steps == steps
 
 
 def test_fsdp_finds_the_loss_in_what_a_model_returns() -> None:

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from lhotse import CutSet
 
-from speechssl.cli.main import group
+from speechssl.cli.main import EXIT_INTERRUPTED, group
 from speechssl.clustering import LabelConfig, label
 from speechssl.config import read_yaml, write_yaml
 from speechssl.data.manifest import cuts_path, load_cuts
@@ -103,7 +103,7 @@ def test_a_run_leaves_a_model_metrics_and_curves(
     refuses(cli(*command(pretrain_recipe, data, exp, "--seed", "1")), "another run", "seed")
 
 
-def test_a_killed_run_resumes_bit_for_bit(
+def test_a_stopped_and_killed_run_resumes_bit_for_bit(
     data: Path, pretrain_recipe: Path, tmp_path: Path
 ) -> None:
     run = [sys.executable, "-m", "speechssl.cli.main"]
@@ -113,13 +113,22 @@ def test_a_killed_run_resumes_bit_for_bit(
 
     killed = tmp_path / "killed"
     arguments = [*run, *command(pretrain_recipe, data, killed, *more)]
+    folder, reports = RunFolder(killed), killed / "metrics" / "train.jsonl"
+    process = subprocess.Popen(arguments, env=EXACT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (reports.exists() and reports.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate()
+    assert process.returncode == EXIT_INTERRUPTED, said
+    (stopped,) = folder.steps()
+    assert f"stopped after update {stopped}, with a checkpoint" in said.splitlines()[-1]
+
     process = subprocess.Popen(arguments, env=EXACT)
-    folder = RunFolder(killed)
-    while not folder.steps() and process.poll() is None:
+    while max(folder.steps()) == stopped and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    assert max(folder.steps()) < 40
+    assert stopped < max(folder.steps()) < 40
 
     subprocess.run(arguments, env=EXACT, check=True)
     assert losses(killed) == losses(unbroken)
@@ -254,6 +263,36 @@ def test_a_damaged_checkpoint_is_named(data: Path, pretrain_recipe: Path, tmp_pa
     refuses(cli(*command(pretrain_recipe, data, exp)), "step_8", "remove")
     refuses(cli("export", exp, tmp_path / "model", "--checkpoint", "last"), "step_8", "remove")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_run_that_is_lost_ends_and_keeps_the_last_good_checkpoint(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    """A rate that grows until the weights overflow, and no checkpoint of them."""
+    exp = tmp_path / "exp"
+    wild = ["optimizer.lr=1e30", "schedule.warmup=0.9", "training.validate_every=1"]
+    result = cli(*command(pretrain_recipe, data, exp, *wild))
+    refuses(result, "not a number", "lower optimizer.lr", "--checkpoint 1")
+    assert 1 in RunFolder(exp).steps()
+    assert all(value.isfinite().all() for value in RunFolder(exp).load_weights(1).values())
+
+
+def test_a_full_disk_is_said_in_one_line(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
+    """In a process whose files may not grow beyond 100 kB, which is less than a checkpoint has."""
+    exp = tmp_path / "exp"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    program = f"{limit}; from speechssl.cli.main import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *command(pretrain_recipe, data, exp)],
+        env=EXACT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "cannot be written to (File too large)" in ended.stderr.splitlines()[-1]
+    assert RunFolder(exp).steps() == []
+    assert cli(*command(pretrain_recipe, data, exp)).exit_code == 0, "there is room again"
 
 
 def test_any_checkpoint_can_be_exported(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
