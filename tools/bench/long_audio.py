@@ -13,6 +13,7 @@ Writes OUT/long.wav, transcribes it in a process of its own, and prints
 from __future__ import annotations
 
 import json
+import math
 import random
 import resource
 import subprocess
@@ -38,7 +39,7 @@ PAUSES = (0.5, 1.5)
 """Shortest and longest pause between utterances, in seconds."""
 
 QUIET = 0.1
-"""Pauses are noise as loud as the quietest tenth of the utterance that follows."""
+"""Pauses are noise with the spectrum of the quietest tenth of the utterance that follows."""
 
 
 @dataclass
@@ -94,7 +95,7 @@ def join(model: Path, manifest: Path, path: Path, hours: float) -> list[Utteranc
         while position < 3600 * hours:
             for text, samples, words in rng.sample(alone, len(alone)):
                 pause = round(rng.uniform(*PAUSES) * SAMPLE_RATE)
-                file.write(background(samples) * noise.standard_normal(pause))
+                file.write(background(samples, noise.standard_normal(pause)))
                 file.write(samples)
                 start = position + pause / SAMPLE_RATE
                 position = start + len(samples) / SAMPLE_RATE
@@ -111,9 +112,16 @@ def sound(samples: NDArray[np.float32]) -> tuple[float, float]:
     return float(loud[0]) / 100, float(loud[-1] + 1) / 100
 
 
-def background(samples: NDArray[np.float32]) -> float:
-    """The amplitude of the quietest part of an utterance."""
-    return float(np.sqrt(np.quantile(_power(samples), QUIET)))
+def background(samples: NDArray[np.float32], white: NDArray[np.float64]) -> NDArray[np.float64]:
+    """White noise [N] of variance 1 with the spectrum of the quietest parts of an utterance."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::160]  # 25 ms every 10
+    quiet = np.argsort(np.square(frames).mean(1))[: math.ceil(QUIET * len(frames))]
+    window = np.hanning(400)
+    power = np.square(np.abs(np.fft.rfft(frames[quiet] * window))).mean(0)
+    gain = np.sqrt(power / np.square(window).sum())  # of each frequency
+    frequencies = np.linspace(0, 1, len(white) // 2 + 1)
+    shaped = np.fft.rfft(white) * np.interp(frequencies, np.linspace(0, 1, len(gain)), gain)
+    return np.fft.irfft(shaped, len(white))
 
 
 def _power(samples: NDArray[np.float32]) -> NDArray[np.float32]:
