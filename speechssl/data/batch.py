@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from speechssl.data.text import ctc_frames
 from speechssl.devices import to_device
 from speechssl.frames import SAMPLE_RATE
 
@@ -50,6 +51,9 @@ class SpeechBatch:
 
     token_lengths: Tensor | None = None
     """[B] int64 on the CPU, tokens of each transcript before padding."""
+
+    ctc_frames: Tensor | None = None
+    """[B] int64 on the CPU, the fewest frames in which CTC can write each transcript."""
 
     texts: list[str] = field(default_factory=list)
     """The transcript of each recording, where there are transcripts."""
@@ -96,6 +100,7 @@ def collate(
         if tokens is None
         else pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True),
         token_lengths=None if tokens is None else torch.tensor([len(t) for t in tokens]),
+        ctc_frames=None if tokens is None else torch.tensor([ctc_frames(t) for t in tokens]),
         texts=texts or [],
     )
 

@@ -183,6 +183,12 @@ def _merge(word: str, ranks: Mapping[str, int]) -> list[str]:
     return pieces
 
 
+def ctc_frames(ids: Sequence[int]) -> int:
+    """The fewest frames in which CTC can write tokens: one each, one more between two that are
+    equal."""
+    return len(ids) + sum(a == b for a, b in pairwise(ids))
+
+
 def _problem(symbols: list[str], units: Units) -> str:
     """What is wrong with a list of symbols, or nothing."""
     if symbols[:2] != [BLANK_SYMBOL, SEPARATOR]:

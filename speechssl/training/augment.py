@@ -25,7 +25,8 @@ def change_speed(
     """
     drawn = torch.randint(len(speeds), (len(waveforms),)).tolist()
     changed = []
-    for waveform, length, choice, least in zip(waveforms, lengths.tolist(), drawn, least_frames):
+    rows = zip(waveforms, lengths.tolist(), drawn, least_frames, strict=True)
+    for waveform, length, choice, least in rows:
         ratio = Fraction(speeds[choice]).limit_denominator(100)
         original = waveform[:length]
         with torch.autocast(waveforms.device.type, enabled=False):

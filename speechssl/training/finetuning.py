@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,7 @@ from speechssl.data.batch import SpeechBatch
 from speechssl.data.index import Cuts
 from speechssl.data.loading import CutLoader
 from speechssl.data.manifest import cuts_path
-from speechssl.data.text import BLANK, Tokens
+from speechssl.data.text import BLANK, Tokens, ctc_frames
 from speechssl.decoding.greedy import greedy_decode
 from speechssl.devices import to_device
 from speechssl.errors import ConfigError, ManifestError, RunFolderError
@@ -77,7 +76,8 @@ class FinetuneModel(nn.Module):
         assert batch.token_lengths is not None
         waveforms, lengths = batch.waveforms, batch.lengths
         if self.training and self.config.speeds:
-            least = [ctc_frames(self.tokens.encode(text)) for text in batch.texts]
+            assert batch.ctc_frames is not None
+            least = batch.ctc_frames.tolist()
             waveforms, lengths = change_speed(waveforms, lengths, self.config.speeds, least)
         log_probs, frames = self._log_probs(waveforms, lengths)
         losses = F.ctc_loss(
@@ -320,9 +320,3 @@ def _fitting_cuts(cuts: Cuts, tokens: Tokens, recipe: FinetuneRecipe, path: str)
     fitting = np.ones(len(cuts), dtype=bool)
     fitting[list(problems)] = False
     return cuts.select(fitting)
-
-
-def ctc_frames(ids: Sequence[int]) -> int:
-    """The fewest frames in which CTC can write tokens: one each, one more between two that are
-    equal."""
-    return len(ids) + sum(a == b for a, b in pairwise(ids))

@@ -96,9 +96,9 @@ def finetune_model(frontend: str) -> tuple[nn.Module, SpeechBatch]:
     model = CTCModel(Encoder(toy_encoder(frontend)), len(tokens), dropout=0.1)
     settings = FinetuneConfig(speeds=(0.9, 1.1), freeze_frontend=False)
     batch = toy_batch()
-    batch.texts = ["ab"] * 4
     batch.tokens = torch.tensor([tokens.encode("ab")] * 4)
     batch.token_lengths = torch.full((4,), 2)
+    batch.ctc_frames = torch.full((4,), 2)
     return FinetuneModel(model, settings, tokens), batch
 
 

@@ -120,7 +120,7 @@ def test_less_than_three_percent_are_padding(name: str) -> None:
 @pytest.mark.parametrize("name", LENGTHS)
 def test_cuts_meet_again_no_more_than_by_chance(name: str) -> None:
     seconds, batch_seconds = LENGTHS[name]
-    data = DataConfig(forward_seconds=batch_seconds, max_seconds=0.1)
+    data = DataConfig(forward_seconds=batch_seconds, min_seconds=0.1, max_seconds=0.1)
     _, _, again, chance = batch_shares(seconds, data)
     assert 0 < again < 1.1 * chance
 

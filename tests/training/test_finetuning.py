@@ -13,13 +13,13 @@ from lhotse import CutSet
 from speechssl.cli.main import group
 from speechssl.data.batch import collate
 from speechssl.data.manifest import cuts_path, load_cuts
-from speechssl.data.text import Tokens
+from speechssl.data.text import Tokens, ctc_frames
 from speechssl.frames import num_frames
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import load_ctc, save_model_folder
 from speechssl.training.augment import change_speed
-from speechssl.training.finetuning import FinetuneModel, blank_share, ctc_frames, mask_channels
+from speechssl.training.finetuning import FinetuneModel, blank_share, mask_channels
 from speechssl.training.pretraining import encoder_settings
 from speechssl.training.recipe import FinetuneConfig
 from speechssl.training.run_folder import RunFolder

@@ -14,9 +14,9 @@ from lhotse import CutSet
 
 from speechssl.cli.main import group
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
+from speechssl.data.text import ctc_frames
 from speechssl.errors import ConfigError, LanguageModelError, TokensError
 from speechssl.models.folder import load_ctc
-from speechssl.training.finetuning import ctc_frames
 from speechssl.training.recipe import FinetuneConfig
 from speechssl.training.tokens import learn_bpe, make_tokens
 from tests.conftest import WORDS
