@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and hashing them."""
+"""Writing files so that nobody ever sees half of one, naming and hashing them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from speechssl.errors import ConfigError
 
 LONGEST_ENDING = 48
 """Characters of a name that a temporary name ends in: with them it is at most 255 bytes long, which
@@ -42,6 +44,12 @@ def write_text(path: Path | str, text: str) -> None:
     """Writes ``text`` to ``path`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_figure(path: Path) -> None:
+    """Raises ``ConfigError`` where a figure would not be called what it is."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"{path}: figures are drawn as PNG; give a name that ends in .png.")
 
 
 def printable(path: Path | str) -> str:

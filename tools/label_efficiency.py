@@ -17,7 +17,7 @@ import click
 
 from speechssl.cli.main import OneLineErrors
 from speechssl.errors import ConfigError
-from speechssl.files import atomic_path
+from speechssl.files import atomic_path, check_figure
 from speechssl.tables import percent, table
 
 LINES = ["-", "--", ":", "-."]
@@ -94,8 +94,7 @@ def main(results: Path, figure: Path, over: str, title: str, references: tuple[s
       python tools/label_efficiency.py exp/results.json exp/label_efficiency.png \\
         --reference "Kaldi tri3=5.95"
     """
-    if figure.suffix.lower() != ".png":
-        raise ConfigError(f"{figure}: figures are drawn as PNG; give a name that ends in .png.")
+    check_figure(figure)
     points = read_points(results, over)
     lines = [_reference(text) for text in references]
     draw(points, lines, AXES[over], title, figure)

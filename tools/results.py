@@ -15,7 +15,7 @@ from speechssl.cli.main import OneLineErrors
 from speechssl.config import build, require, unknown_key
 from speechssl.data.corpus_report import read_report
 from speechssl.errors import ConfigError, ManifestError, RunFolderError
-from speechssl.files import atomic_path, write_text
+from speechssl.files import atomic_path, check_figure, write_text
 from speechssl.hypotheses import HypothesesError, read_hypotheses
 from speechssl.scoring import Comparison, Score, compare, score
 from speechssl.tables import percent, table
@@ -146,7 +146,8 @@ def main(
         --row system=scratch,hyps=b.jsonl,label_minutes=10,pretraining_hours=0,seed=1,seconds=300 \\
         --compare ssl:scratch
     """
-    check_figure(figure)
+    if figure is not None:
+        check_figure(figure)
     results = [_score(row) for row in different([parse_row(text) for text in rows])]
     verdicts = [verdict for pair in pairs for verdict in compare_systems(results, pair)]
     if out is not None:
@@ -195,12 +196,6 @@ def different(rows: list[Row]) -> list[Row]:
             )
         seen.add(key)
     return rows
-
-
-def check_figure(path: Path | None) -> None:
-    """Raises ``ConfigError`` where a figure would not be called what it is."""
-    if path is not None and path.suffix.lower() != ".png":
-        raise ConfigError(f"{path}: figures are drawn as PNG; give a name that ends in .png.")
 
 
 def read_run(exp: Path) -> dict[str, Any]:

@@ -150,4 +150,5 @@ class _JoinedLinear(torch.autograd.Function):
 
 def _join(parts: Sequence[Tensor], rows: Tensor) -> Tensor:
     """Side by side, in the type of ``rows``."""
-    return torch.cat([part.to(rows.dtype) for part in parts])
+    converted = [part.to(rows.dtype) for part in parts]
+    return torch.cat(converted) if len(converted) > 1 else converted[0]  # cat would copy it
