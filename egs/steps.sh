@@ -195,7 +195,7 @@ self_train() {
       speechssl pseudo-label "$reader/model" "$data/all" "$transcribed" "$corpus" \
         --decoding "$reader/decoding.yaml"
     fi
-    on_all_devices finetune "$recipe" "$corpus" "$run" "$@"
+    speechssl finetune "$recipe" "$corpus" "$run" "$@"
     if [ ! -e "$run/test.lm.hyps.jsonl" ]; then decode_run "$run" "$transcribed" "$labelled"; fi
     reader=$run
   done
