@@ -76,8 +76,25 @@ Path(out).write_text(json.dumps(dict(zip([path.stem for path in paths], texts)))
 @click.option("--files", default=1000, show_default=True, help="Short files to transcribe.")
 @click.option("--rounds", default=2, show_default=True, help="Runs of each; the median counts.")
 @click.option("--size", type=click.Choice(list(NETWORKS)), default="tiny", show_default=True)
-@click.option("--batch-size", default=8, show_default=True, help="The pipeline's second setting.")
-def main(out: Path, cuts: Path, files: int, rounds: int, size: str, batch_size: int) -> None:
+@click.option(
+    "--batch-size", default=8, show_default=True, help="The pipeline's second setting; 1: none."
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "bf16", "int8"]),
+    multiple=True,
+    help="Of speechssl; several times for several. Without it: all that the processor has.",
+)
+def main(
+    out: Path,
+    cuts: Path,
+    files: int,
+    rounds: int,
+    size: str,
+    batch_size: int,
+    precisions: tuple[str, ...],
+) -> None:
     """Times both on the recordings of CUTS (over and over) and writes OUT/many_files.json.
 
     \b
@@ -88,16 +105,14 @@ def main(out: Path, cuts: Path, files: int, rounds: int, size: str, batch_size: 
         raise ConfigError(f"{out}: exists; give a new folder.")
     audio = collect(cuts, out / "audio", files)
     make_models(size, out / "model", out / "exported")
-    commands: dict[tuple[str, str], list[str]] = {
-        (OURS, "fp32"): _ours(out, "fp32"),
+    int8 = ("int8",) if multiplies_int8(torch.device("cpu")) else ()
+    dtypes = precisions or ("fp32", "bf16", *int8)
+    commands = {
         ("transformers, batch of 1", "fp32"): _theirs(out, 1, "fp32"),
         (f"transformers, batch of {batch_size}", "fp32"): _theirs(out, batch_size, "fp32"),
-        (OURS, "bf16"): _ours(out, "bf16"),
         ("transformers, batch of 1", "bf16"): _theirs(out, 1, "bf16"),
+        **{(OURS, dtype): _ours(out, dtype) for dtype in dtypes},
     }
-    if multiplies_int8(torch.device("cpu")):
-        commands[OURS, "int8"] = _ours(out, "int8")
-    dtypes = [dtype for name, dtype in commands if name == OURS]
     seconds: dict[tuple[str, str], list[float]] = {system: [] for system in commands}
     for _ in range(rounds):
         for (name, dtype), command in commands.items():
@@ -108,6 +123,8 @@ def main(out: Path, cuts: Path, files: int, rounds: int, size: str, batch_size: 
             seconds[name, dtype].append(time.monotonic() - start)
     medians = {system: statistics.median(times) for system, times in seconds.items()}
     ratios = {dtype: _ratio(medians, dtype) for dtype in dtypes}
+    default = medians["transformers, batch of 1", "fp32"]
+    to_default = {dtype: round(default / medians[OURS, dtype], 2) for dtype in dtypes}
     agreeing = {dtype: count_equal(out, dtype) for dtype in dtypes}
     report = {
         "command": ["python", "-m", "tools.bench.many_files", *sys.argv[1:]],
@@ -119,6 +136,7 @@ def main(out: Path, cuts: Path, files: int, rounds: int, size: str, batch_size: 
             for (name, dtype), times in seconds.items()
         ],
         "ratio_to_fastest": ratios,
+        "ratio_to_default": to_default,
         "texts_equal_to_fp32_pipeline": agreeing,
     }
     write_text(out / "many_files.json", json.dumps(report, indent=2) + "\n")
@@ -127,8 +145,8 @@ def main(out: Path, cuts: Path, files: int, rounds: int, size: str, batch_size: 
     click.echo(table(rows))
     for dtype, ratio in ratios.items():
         click.echo(
-            f"{dtype}: {ratio} times the pipeline at its best; {agreeing[dtype]} of {files} texts "
-            "are those of the pipeline in fp32"
+            f"{dtype}: {ratio} times the pipeline at its best, {to_default[dtype]} times its "
+            f"default (fp32, one by one); {agreeing[dtype]} of {files} texts are those of its fp32"
         )
 
 
