@@ -67,8 +67,7 @@ def main(folder: Path, jobs: int, language: str) -> Listing:
         )
         listing = Listing(rejected=missing)
         for split in SPLITS:
-            for utterance in utterances(manifests[split], split, language):
-                listing.utterances.append(utterance)
+            listing.utterances += utterances(manifests[split], split, language)
     return listing
 
 

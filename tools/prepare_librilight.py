@@ -115,26 +115,25 @@ def unlabelled(folder: Path, subset: str, jobs: int) -> Listing:
     """The stretches with speech of a subset, joined to pieces; all of them train."""
     require_files(CORPUS, folder, subset)
     # prepare_librilight itself insists on all three subsets.
-    made, missing = run_recipe(CORPUS, folder, _prepare_subset, subset, folder, jobs)
+    (recordings, supervisions), missing = run_recipe(
+        CORPUS, folder, _prepare_subset, subset, folder, jobs
+    )
     segments = defaultdict(list)
-    files = {}
-    manifests = dict(zip(("recordings", "supervisions"), made))
-    for heard in utterances(manifests, "train", "en"):
-        name = heard.recording or heard.id
-        files[name] = heard
-        segments[name].append((heard.start, heard.start + (heard.duration or 0.0)))
+    for supervision in supervisions:
+        segments[supervision.recording_id].append(supervision)
     listing = Listing(rejected=missing)
-    for name, spans in segments.items():
-        for start, end in join_segments(spans, SHORTEST, LONGEST):
+    for recording in recordings:
+        heard = segments[recording.id]
+        for start, end in join_segments([(s.start, s.end) for s in heard], SHORTEST, LONGEST):
             listing.utterances.append(
                 Utterance(
-                    part_id(name, start, end),
-                    files[name].audio,
-                    speaker=files[name].speaker,
+                    part_id(recording.id, start, end),
+                    Path(recording.sources[0].source).resolve(),
+                    speaker=heard[0].speaker,
                     language="en",
                     start=start,
                     duration=end - start,
-                    recording=name,
+                    recording=recording.id,
                     split="train",
                 )
             )

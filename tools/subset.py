@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import defaultdict, deque
+from heapq import heappop, heappush
 from pathlib import Path
 
 import click
@@ -72,16 +73,18 @@ def choose(cuts: list[MonoCut], minutes: float, seed: int, where: str = "train")
     queues: dict[str, deque[MonoCut]] = defaultdict(deque)
     for cut in rng.sample(cuts, len(cuts)):
         queues[str(cut.supervisions[0].speaker)].append(cut)
-    taken = dict.fromkeys(queues, 0.0)
     chosen: set[str] = set()
     missing = minutes * 60
-    while any(queues.values()):
-        speaker = min((s for s in queues if queues[s]), key=lambda s: taken[s])
-        cut = queues[speaker].popleft()
+    turns = [(0.0, place, queue) for place, queue in enumerate(queues.values())]
+    while turns:
+        taken, place, queue = heappop(turns)
+        cut = queue.popleft()
         if cut.duration / 2 < missing:  # closer with it than without it
             chosen.add(cut.id)
-            taken[speaker] += cut.duration
+            taken += cut.duration
             missing -= cut.duration
+        if queue:
+            heappush(turns, (taken, place, queue))
     if not chosen:
         raise ManifestError(
             f"{where}: no utterance of train is as short as {minutes:g} minutes; ask for more."

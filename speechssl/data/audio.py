@@ -47,12 +47,19 @@ AUDIO_SUFFIXES = SNDFILE_SUFFIXES + FFMPEG_SUFFIXES
 SLACK_SECONDS = 0.025
 """How far behind the end of a file a window may reach; the missing samples are zeros."""
 
+MP3_PADDING = 2 * 1152
+"""Samples that the header of an MP3 may promise beyond what it decodes to: the encoder's delay and
+padding, at most two frames."""
+
+_UNKNOWN_FRAMES = 2**63 - 1
+"""The length by libsndfile of a FLAC that went through a pipe, which it cannot read either."""
+
 
 def find_audio(path: Path | str) -> list[Path]:
     """The recordings at ``path``: the file itself, or all audio files under the folder, sorted.
 
-    Hidden files are left out. Raises ``AudioError`` if there is nothing at ``path`` or the folder
-    holds no file that ends in one of ``AUDIO_SUFFIXES``.
+    Hidden files, and those in hidden folders, are left out. Raises ``AudioError`` if there is
+    nothing at ``path`` or the folder holds no file that ends in one of ``AUDIO_SUFFIXES``.
     """
     path = Path(path)
     if not path.exists():
@@ -63,7 +70,7 @@ def find_audio(path: Path | str) -> list[Path]:
         file
         for file in path.rglob("*")
         if file.suffix.lower() in AUDIO_SUFFIXES
-        and not file.name.startswith(".")
+        and not any(name.startswith(".") for name in file.relative_to(path).parts)
         and file.is_file()
     ]
     if not found:
@@ -176,7 +183,7 @@ def audio_seconds(path: Path | str) -> float:
                 return float(librosa.get_duration(path=path))
         return float(soundfile.info(path).duration)
     except Exception as error:
-        raise _undecodable(path, error) from None
+        raise undecodable(path, error) from None
 
 
 def resample(waveform: Tensor, rate: int) -> Tensor:
@@ -256,15 +263,16 @@ def _decode_with_sndfile(
     try:
         with soundfile.SoundFile(content or path) as file:
             rate = int(file.samplerate)
+            if file.frames == _UNKNOWN_FRAMES:
+                raise RuntimeError("its header does not say how long it is")
             first = round(start * rate)
             rest = max(0, file.frames - first)
             count = rest if duration is None else min(rest, round(duration * rate))
             file.seek(min(first, file.frames))
             samples = torch.from_numpy(file.read(count, dtype="float32", always_2d=True))
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _undecodable(path, error) from None
-    # MP3 headers count the encoder's delay and padding too, at most two frames of 1152 samples.
-    if len(samples) < count - 2 * 1152:
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: raw samples
+        raise undecodable(path, error) from None
+    if len(samples) < count - MP3_PADDING:
         raise AudioError(
             f"{path}: is truncated: its header promises {first + count} samples, "
             f"the file has {first + len(samples)}; copy or download it again."
@@ -282,12 +290,13 @@ def _decode_with_ffmpeg(path: Path, start: float, duration: float | None) -> tup
                 path, sr=None, mono=False, offset=start, duration=duration, dtype="float32"
             )
     except Exception as error:
-        raise _undecodable(path, error) from None
+        raise undecodable(path, error) from None
     tensor = torch.from_numpy(samples)
     return (tensor[:, None] if tensor.dim() == 1 else tensor.T), int(rate)
 
 
-def _undecodable(path: Path, error: Exception) -> AudioError:
+def undecodable(path: Path, error: Exception) -> AudioError:
+    """The error for a file in which a decoder met ``error``."""
     problem = str(getattr(error, "error_string", error)).strip().rstrip(".")
     problem = " ".join(problem.split()) or type(error).__name__
     if "does not exist" in problem:  # what libsndfile says of an MP3 without a single frame

@@ -169,8 +169,11 @@ def _listen(
     journal: Journal,
     jobs: int,
 ) -> list[Heard]:
-    """Decodes every utterance; gives the good ones, adds the others to ``rejected``."""
-    everything = [(split, utterance) for split in SPLITS for utterance in splits.get(split, ())]
+    """Decodes every utterance; gives the good ones, adds the others to ``rejected``.
+
+    Test comes first: what is in two splits stays there, and is not trained on.
+    """
+    everything = [(split, u) for split in reversed(SPLITS) for u in splits.get(split, ())]
     found = journal.map(
         inspect,
         [utterance for _, utterance in everything],

@@ -113,7 +113,8 @@ def totals_by_language(cuts: Iterable[MonoCut]) -> dict[str, Totals]:
     """``totals_of`` each language, sorted; empty if there is only one."""
     groups: dict[str, list[MonoCut]] = defaultdict(list)
     for cut in cuts:
-        groups[str(cut.supervisions[0].language or "unknown")].append(cut)
+        spoken = next((s.language for s in cut.supervisions if s.language), "unknown")
+        groups[spoken].append(cut)
     return {k: totals_of(groups[k]) for k in sorted(groups)} if len(groups) > 1 else {}
 
 

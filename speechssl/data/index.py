@@ -9,6 +9,7 @@ alone. A cut is read when it is due; a million of them cost a training process 5
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -226,24 +227,28 @@ def open_index(path: Path) -> ManifestIndex:
     index = _read(file, path, manifest_hash)
     if index is not None:
         return index
-    index = build_index(path)
+    index = build_index(path, manifest_hash)
     try:
         with atomic_path(file) as temporary:
             save_file(
                 {name: getattr(index, name) for name in ARRAYS},
                 temporary,
-                _stamp(index.manifest_hash),
+                _stamp(manifest_hash),
             )
     except (OSError, SafetensorError) as error:
         logger.warning(
             "%s: cannot be written (%s); the manifest is read again at each start", file, error
         )
         return index
-    return _read(file, path, index.manifest_hash) or index
+    return _read(file, path, manifest_hash) or index
 
 
-def build_index(path: Path) -> ManifestIndex:
-    """Reads a manifest whole and indexes it in memory. Raises ``ManifestError``."""
+def build_index(path: Path, manifest_hash: str) -> ManifestIndex:
+    """Reads a manifest whole and indexes it in memory. Raises ``ManifestError``.
+
+    ``manifest_hash`` is from before the reading: an index of a manifest that is replaced meanwhile
+    is found to be stale, and made again.
+    """
     durations, rates, hashes = array("d"), array("q"), array("q")
     ids, id_ends = bytearray(), array("q")
     blocks, block_ends = bytearray(), array("q")
@@ -271,7 +276,7 @@ def build_index(path: Path) -> ManifestIndex:
     seconds = np.frombuffer(durations)
     index = ManifestIndex(
         path,
-        manifest_hash=hash_manifest(path),
+        manifest_hash=manifest_hash,
         durations=seconds,
         samples=_samples(seconds, np.frombuffer(rates, np.int64)),
         ids=np.frombuffer(ids, np.uint8),
@@ -316,10 +321,10 @@ def _summary(line: str, where: str, folder: Path) -> tuple[str, float, int]:
     data = parse_json(line, where)
     try:
         cut_id, duration, rate = data["id"], data["duration"], data["recording"]["sampling_rate"]
-        usual = duration > 0 and rate > 0 and data["start"] >= 0 and data["channel"] >= 0
+        usual = 0 < duration < math.inf and rate > 0 and data["start"] >= 0 and data["channel"] >= 0
     except (KeyError, TypeError):
         usual = False
-    if not usual or not isinstance(cut_id, str):
+    if not usual or not isinstance(cut_id, str) or not isinstance(rate, int):
         cut = parse_cut(line, where, folder)  # raises what is wrong
         return cut.id, cut.duration, cut.sampling_rate
     return cut_id, duration, rate

@@ -91,10 +91,11 @@ def corpus_command(
                     f"{source}: no such folder; give the one that holds {corpus.layout}."
                 )
             listing = read(source, jobs=jobs, **own)
-            splits = {s: [u for u in listing.utterances if u.split == s] for s in SPLITS}
+            # Lhotse lists many corpora in the order in which the disk has their files.
+            ordered = sorted(listing.utterances, key=lambda utterance: utterance.id)
             write_corpus(
                 out,
-                splits,
+                {split: [u for u in ordered if u.split == split] for split in SPLITS},
                 corpus=corpus.name,
                 rights=corpus.rights,
                 rejected=listing.rejected,
@@ -111,7 +112,13 @@ def corpus_command(
                 type=click.Path(path_type=Path),
                 help=f"The folder of the corpus: {corpus.layout}.",
             ),
-            click.option("--jobs", default=1, show_default=True, help="Files read at once."),
+            click.option(
+                "--jobs",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                help="Files read at once.",
+            ),
             click.option("--overwrite", is_flag=True, help="Replace another corpus in OUT."),
         ]
         if download:
@@ -239,7 +246,8 @@ def join_segments(
     pieces: list[tuple[float, float]] = []
     for start, end in sorted(segments):
         if pieces and end - pieces[-1][0] <= longest:
-            pieces[-1] = (pieces[-1][0], end)
+            first, last = pieces[-1]
+            pieces[-1] = (first, max(last, end))
             continue
         parts = max(1, -int(-(end - start) // longest))
         step = (end - start) / parts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -56,13 +57,12 @@ def load_cuts(path: Path | str, *, need_text: bool = False) -> CutSet:
     transcript (naming the first).
     """
     path = named(path)
-    cuts: dict[str, MonoCut] = {}
-    for cut in _indexed(path) if is_shar(path) else _parsed(path):
-        if need_text and cut_text(cut) is None:
-            raise missing_text(path, cut.id)
-        cuts[cut.id] = cut
+    cuts = {cut.id: cut for cut in _indexed(path)} if is_shar(path) else _parsed(path)
     if not cuts:
         raise no_cuts(path)
+    for cut in cuts.values() if need_text else ():
+        if cut_text(cut) is None:
+            raise missing_text(path, cut.id)
     return CutSet.from_cuts(cuts.values())
 
 
@@ -72,14 +72,14 @@ def _indexed(folder: Path) -> Iterable[MonoCut]:
     return Cuts.open(folder)
 
 
-def _parsed(path: Path) -> Iterator[MonoCut]:
-    seen: set[str] = set()
+def _parsed(path: Path) -> dict[str, MonoCut]:
+    cuts: dict[str, MonoCut] = {}
     for number, line in read_lines(path):
         cut = parse_cut(line, f"{path}: line {number}", path.parent)
-        if cut.id in seen:
+        if cut.id in cuts:
             raise repeated_id(f"{path}: line {number}", cut.id)
-        seen.add(cut.id)
-        yield cut
+        cuts[cut.id] = cut
+    return cuts
 
 
 def named(path: Path | str) -> Path:
@@ -198,7 +198,7 @@ def parse_cut(line: str | bytes, where: str, folder: Path) -> MonoCut:
     data = parse_json(line, where)
     try:
         cut: Any = deserialize_item(data)
-        positive = cut.duration > 0
+        positive = 0 < cut.duration < math.inf
     except Exception as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise ManifestError(f"{where}: is not a valid cut ({problem}); {_REDO}") from None
@@ -206,6 +206,11 @@ def parse_cut(line: str | bytes, where: str, folder: Path) -> MonoCut:
         raise ManifestError(f"{where}: cut {cut.id!r} has no recording; {_REDO}")
     if not positive:
         raise ManifestError(f"{where}: cut {cut.id!r} lasts {cut.duration} s; {_REDO}")
+    if not isinstance(cut.id, str) or not isinstance(cut.sampling_rate, int):
+        raise ManifestError(
+            f"{where}: cut {cut.id!r} must have text as id and an integer as sampling rate, has "
+            f"{cut.sampling_rate!r}; {_REDO}"
+        )
     _resolve(cut, folder)
     return cut
 

@@ -15,7 +15,10 @@ from speechssl.data.numbers import numbers_to_words, plain_digits
 
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "＇": "'", "`": "'", "´": "'"})
 _JOINERS = "\u200c\u200d"
-_TATWEEL = "\u0640"
+_LOOKS = re.compile("[\u0640\u20dd-\u20e4\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""What only changes the look of a letter: the Arabic tatweel, enclosing marks (as of keycaps) and
+variation selectors (of ideographs and emoji)."""
+
 _SAME_LANGUAGE = {"cmn": "zh", "iw": "he", "pes": "fa", "arb": "ar", "azj": "az", "uzn": "uz"}
 """Codes of the same language, as corpora use them."""
 
@@ -33,12 +36,14 @@ def normalize_text(text: str, language: str | None = None) -> str:
     letters that ``language`` ("en", "pt-BR", "cmn_hans_cn") writes in more than one way as one;
     lower case; digits as words (they stay, as 0 to 9, where num2words does not know the language or
     it is not given); apostrophes inside words are kept and made plain; the points of abbreviations
-    (a.m.) and the Arabic tatweel vanish; every other character that is neither a letter, a
-    combining mark nor a number becomes a space. Chinese, Cantonese and Japanese end without spaces
-    beside their characters. Works for any script.
+    (a.m.) and what only changes the look of a letter (tatweel, variation selectors) vanish; every
+    other character that is neither a letter, a combining mark nor a number becomes a space.
+    Chinese, Cantonese and Japanese end without spaces beside their characters. Works for any
+    script.
     """
     language, region = split_code(language)
     text = _FORMS.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
+    text = _LOOKS.sub("", text)
     text = unicodedata.normalize("NFC", text).translate(_APOSTROPHES)
     text = _RULES.get(language or "", _as_it_is)(text)
     text = text.lower().replace("i\u0307", "i")  # what lower() makes of İ
@@ -60,8 +65,6 @@ def split_code(code: str | None) -> tuple[str | None, str | None]:
 def _spoken(text: str, i: int) -> str:
     """The character at ``i``, or a space or nothing in its place."""
     character = text[i]
-    if character == _TATWEEL:
-        return ""
     category = unicodedata.category(character)
     if category[0] in "LMN":
         return character

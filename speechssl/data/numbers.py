@@ -19,6 +19,9 @@ _NAMES_IN_NUM2WORDS = {"kk": "kz", "nb": "no", "nn": "no"}
 _LONGEST_NUMBER = 15
 """Digits above which a number is read digit by digit, as is one that begins with 0."""
 
+_LONGEST_NUMBERS = {"am": 6}
+"""The same where num2words never comes back from longer ones."""
+
 
 def plain_digits(text: str) -> str:
     """The digits of every script as 0 to 9, and thousands apart by a hard space together."""
@@ -74,15 +77,16 @@ def _say(number: str, code: str, kind: str = "cardinal") -> str:
     from num2words import num2words
 
     whole = number.split(".")[0]
-    by_digit = "." not in number and (len(number) > _LONGEST_NUMBER or _has_leading_zero(number))
+    longest = _LONGEST_NUMBERS.get(code, _LONGEST_NUMBER)
+    by_digit = "." not in number and (len(number) > longest or _has_leading_zero(number))
     try:
         if by_digit:
             words = " ".join(num2words(int(digit), lang=code) for digit in number)
-        elif "." in number and len(whole) <= _LONGEST_NUMBER:
+        elif "." in number and len(whole) <= longest:
             words = num2words(Decimal(number), lang=code)
         else:
             words = num2words(int(number), lang=code, to=kind)
-    except (NotImplementedError, OverflowError, TypeError, ValueError):
+    except (LookupError, NotImplementedError, OverflowError, TypeError, ValueError):
         return number
     return f" {words.lower()} "
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from speechssl.data.audio import audio_seconds, read_audio
+from speechssl.data.audio import FFMPEG_SUFFIXES, audio_seconds, read_audio
 from speechssl.data.journal import Journal
 from speechssl.data.streams import file_blocks
 from speechssl.data.utterance import Rejected, Utterance, part_id
@@ -38,21 +40,21 @@ def cut_long(
     lengths = journal.map(
         _length, untold, lambda u: f"length {file_key(u)}", jobs=jobs, description="lengths"
     )
-    seconds = {u.id: length["seconds"] for u, length in zip(untold, lengths)}
-    long = [utterance for utterance in untold if seconds[utterance.id] > LONGEST_SECONDS]
+    seconds = {u: length["seconds"] for u, length in zip(untold, lengths)}
+    long = [utterance for utterance in untold if seconds[utterance] > LONGEST_SECONDS]
     found = journal.map(
         _pieces, long, lambda u: f"pieces {file_key(u)}", jobs=jobs, description="finding speech"
     )
-    pieces = {u.id: value["pieces"] for u, value in zip(long, found) if value["pieces"] is not None}
+    pieces = {u: value["pieces"] for u, value in zip(long, found) if value["pieces"] is not None}
     kept: list[Utterance] = []
     rejected = []
     for utterance in utterances:
-        if utterance.id not in pieces:
+        if utterance not in pieces:
             kept.append(utterance)
-        elif not pieces[utterance.id]:
+        elif not pieces[utterance]:
             reason = f"{utterance.audio}: no speech was found in it"
             rejected.append(Rejected(utterance.id, reason, str(utterance.audio)))
-        for start, end in pieces.get(utterance.id, ()):
+        for start, end in pieces.get(utterance, ()):
             kept.append(
                 replace(
                     utterance,
@@ -83,13 +85,18 @@ def group_spans(spans: Sequence[Span]) -> list[Span]:
 
 
 def file_key(utterance: Utterance) -> str:
-    """Names the stretch of sound of an utterance; another file in its place has another name."""
+    """Names the stretch of sound of an utterance; another file in its place has another name, and
+    so has one that could not be read and now can."""
     path = utterance.audio.absolute()
     try:
         status = path.stat()
         version = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         version = "missing"
+    else:
+        without_ffmpeg = path.suffix.lower() in FFMPEG_SUFFIXES and not shutil.which("ffmpeg")
+        if without_ffmpeg or not os.access(path, os.R_OK):
+            version += " unreadable"
     return f"{path} {version} {utterance.start} {utterance.duration}"
 
 
@@ -125,11 +132,13 @@ def _pieces(utterance: Utterance) -> dict[str, Any]:
     }
 
 
-def _notes(seconds: Mapping[str, float], pieces: Mapping[str, Sequence[Span]]) -> list[str]:
+def _notes(
+    seconds: Mapping[Utterance, float], pieces: Mapping[Utterance, Sequence[Span]]
+) -> list[str]:
     """What was cut, as a sentence."""
     if not pieces:
         return []
-    minutes = sum(seconds[name] for name in pieces) / 60
+    minutes = sum(seconds[utterance] for utterance in pieces) / 60
     kept = sum(end - start for part in pieces.values() for start, end in part) / 60
     return [
         f"recordings of more than {LONGEST_SECONDS:.0f} s: {len(pieces)} ({minutes:.1f} minutes), "

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from speechssl.data.audio import (
     FFMPEG_SUFFIXES,
+    MP3_PADDING,
     check_file,
     resample,
     size_is_known,
+    undecodable,
     uses_torchaudio,
 )
 from speechssl.errors import AudioError, MissingExtraError
@@ -35,9 +37,6 @@ LIVE_SECONDS = 0.1
 
 FILTER_WIDTH = 7
 """Periods of the lower rate that torchaudio's filter sees on either side (6, and its roll-off)."""
-
-_MP3_PADDING = 2 * 1152
-"""Samples that the header of an MP3 may promise beyond what it decodes to."""
 
 _COMPRESSED = {b"ID3": "an MP3", b"fLaC": "a FLAC", b"OggS": "an Ogg", b"\x1aE\xdf\xa3": "a WebM"}
 """How streams begin that are neither WAV nor raw samples, and what they are."""
@@ -134,8 +133,8 @@ def microphone_blocks() -> Iterator[Tensor]:
 def _open_sndfile(path: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
     try:
         file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(f"{path}: cannot be decoded ({_reason(error)}); {_ADVICE}.") from None
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: raw samples
+        raise undecodable(path, error) from None
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         read = 0
@@ -145,10 +144,8 @@ def _open_sndfile(path: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
                     read += len(block)
                     yield block.mean(1) if block.ndim > 1 else block
             except (soundfile.LibsndfileError, RuntimeError) as error:
-                raise AudioError(
-                    f"{path}: cannot be decoded ({_reason(error)}); {_ADVICE}."
-                ) from None
-            if read < file.frames - _MP3_PADDING:
+                raise undecodable(path, error) from None
+            if read < file.frames - MP3_PADDING:
                 raise AudioError(
                     f"{path}: is truncated: its header promises {file.frames} samples, the file "
                     f"has {read}; copy or download it again."
@@ -160,16 +157,10 @@ def _open_sndfile(path: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
 def _open_ffmpeg(path: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
     import audioread
 
-    def cannot(error: Exception) -> AudioError:
-        return AudioError(
-            f"{path}: cannot be decoded ({_reason(error)}); {path.suffix} needs FFmpeg: install "
-            "ffmpeg, or convert the file to WAV or FLAC."
-        )
-
     try:
         file = audioread.audio_open(str(path))
     except (audioread.DecodeError, OSError) as error:
-        raise cannot(error) from None
+        raise undecodable(path, error) from None
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         with file:
@@ -177,17 +168,9 @@ def _open_ffmpeg(path: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
                 for block in file:
                     yield _from_bytes(block, "<i2", file.channels)
             except (audioread.DecodeError, OSError) as error:
-                raise cannot(error) from None
+                raise undecodable(path, error) from None
 
     return int(file.samplerate), blocks()
-
-
-_ADVICE = "convert it to WAV or FLAC, or remove it"
-
-
-def _reason(error: Exception) -> str:
-    problem = " ".join(str(getattr(error, "error_string", error)).split())
-    return problem.rstrip(".") or type(error).__name__
 
 
 def _wav_header(stream: BinaryIO, name: str) -> tuple[tuple[int, int, str], int | None]:

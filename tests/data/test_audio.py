@@ -22,6 +22,7 @@ from speechssl.data.audio import (
     resample,
     resampled_length,
 )
+from speechssl.data.streams import file_blocks
 from speechssl.errors import AudioError
 
 
@@ -176,8 +177,26 @@ def test_m4a_with_ffmpeg(tmp_path: Path) -> None:
     assert abs(len(read_audio(target)) - 16_000) < 3000
 
 
+def test_a_flac_that_went_through_a_pipe(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.flac")
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # 36 bits of STREAMINFO hold the number of samples; 0 if it is not known
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"does not say how long it is.*convert it"):
+        read_audio(path)
+
+
+def test_raw_samples(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(bytes(4000))
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        read_audio(tmp_path / "a.raw")
+    with pytest.raises(AudioError, match="cannot be decoded"):
+        list(file_blocks(tmp_path / "a.raw"))
+
+
 def test_find_audio(tmp_path: Path) -> None:
-    for name in ("b.wav", "a.FLAC", "sub/c.mp3", "notes.txt", "._b.wav"):
+    for name in ("b.wav", "a.FLAC", "sub/c.mp3", "notes.txt", "._b.wav", ".old/b.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     names = [path.relative_to(tmp_path).as_posix() for path in find_audio(tmp_path)]

@@ -100,6 +100,17 @@ def test_bad_recordings_are_rejected_with_the_reason(tmp_path: Path) -> None:
     assert "rejected: 7" in report.short()
 
 
+def test_what_is_in_two_splits_stays_in_test(tmp_path: Path) -> None:
+    a, b = utterance(tmp_path, "a", text="one"), utterance(tmp_path, "b", text="one")
+    report = write_corpus(
+        tmp_path / "out", {"train": [a], "test": [b]}, corpus="toy", checks=["duplicate"]
+    )
+    assert [report.splits[split].utterances for split in ("train", "test")] == [0, 1]
+    assert [(r.item, r.reason.split(": ")[-1]) for r in report.rejected] == [
+        ("a", "has the same sound as another recording (b)")
+    ]
+
+
 def test_nothing_usable_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no usable recording \(1 rejected; the first: .*gone"):
         write_corpus(

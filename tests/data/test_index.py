@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ import pytest
 from lhotse import AudioSource, CutSet, MonoCut, Recording, SupervisionSegment
 
 from speechssl.data.index import Cuts, build_index, index_path
-from speechssl.data.manifest import cut_text, cuts_path, load_cuts, save_cuts
+from speechssl.data.manifest import (
+    cut_text,
+    cuts_path,
+    hash_manifest,
+    load_cuts,
+    read_lines,
+    save_cuts,
+)
 from speechssl.data.targets import cut_frames
 from speechssl.errors import ManifestError
 
@@ -129,6 +137,19 @@ def test_an_index_is_made_once_and_again_for_another_content(
     assert index_path(manifest).stat().st_ino != first.st_ino
 
 
+def test_a_manifest_that_is_replaced_while_it_is_read(
+    cuts: list[MonoCut], manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(path: Path) -> Iterator[tuple[int, str]]:
+        yield from read_lines(path)
+        save_cuts(cuts[:50], path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("speechssl.data.index.read_lines", replaced)
+        Cuts.open(manifest)
+    assert list(Cuts.open(manifest)) == cuts[:50]
+
+
 def test_the_same_manifest_gives_the_same_index(manifest: Path) -> None:
     Cuts.open(manifest)
     before = index_path(manifest).read_bytes()
@@ -155,7 +176,7 @@ def test_a_damaged_index_is_made_again(cuts: list[MonoCut], manifest: Path, dama
 
 
 def test_damaged_lines_are_never_taken_for_cuts(manifest: Path) -> None:
-    index = build_index(manifest)
+    index = build_index(manifest, hash_manifest(manifest))
     damaged = dataclasses.replace(index, blocks=np.roll(index.blocks, 1))
     with pytest.raises(ManifestError, match=r"cuts\.jsonl\.gz\.index: is damaged.*delete it"):
         Cuts(damaged, np.arange(len(index.durations)))[100]

@@ -87,7 +87,7 @@ def test_names_that_would_be_one_get_numbers(tmp_path: Path) -> None:
 
 
 def test_subtitles_go_before_text(tmp_path: Path) -> None:
-    touch(tmp_path, "Мой доклад.mp3", "b.wav", "c.wav")
+    touch(tmp_path, "Мой доклад.mp3", "b.wav", "c.wav", "d.wav")
     write(tmp_path / "Мой доклад.txt", "all of it")
     write(
         tmp_path / "Мой доклад.ru.srt",
@@ -96,6 +96,7 @@ def test_subtitles_go_before_text(tmp_path: Path) -> None:
         *("3", "01:00:02,250 --> 01:00:04,000", "- Да."),
     )
     write(tmp_path / "b.vtt", "not subtitles")
+    write(tmp_path / "d.srt", "1", "00:00:01,000 --> 00:00:02,000", "[music]")
     write(tmp_path / "c.txt", "three")
     known, listing = read(tmp_path, language="ru-RU")
     first = known["Мой-доклад-00001500-00003000"]
@@ -104,7 +105,8 @@ def test_subtitles_go_before_text(tmp_path: Path) -> None:
     assert known["Мой-доклад-03602250-03604000"].text == "Да."
     assert known["c"].text == "three"
     assert len(known) == 3
-    assert "holds no subtitles" in reasons(listing)["b"]
+    for silent in ("b", "d"):
+        assert "holds no subtitles" in reasons(listing)[silent]
     assert listing.notes == ["2 utterances are cues of subtitles beside the audio"]
 
 
@@ -122,6 +124,12 @@ def test_webvtt(tmp_path: Path) -> None:
         *("<v Anna>Rock &amp; <b>roll</b>", ""),
     )
     assert read_cues(tmp_path / "a.vtt") == [Cue(0.5, 2.0, "Rock & roll")]
+
+
+def test_broken_subtitles(tmp_path: Path) -> None:
+    write(tmp_path / "a.vtt", "WEBVTT", "", "0-:00:00.000 --> 01:00:01.000", "yes")
+    with pytest.raises(ManifestError, match="cannot be read as UTF-8 subtitles"):
+        read_cues(tmp_path / "a.vtt")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +197,9 @@ def test_kaldi_with_tabulators(tmp_path: Path) -> None:
         ("a | touch {flag}", "", "is a command"),
         ("a x.wav", "u a 1", "u: expected a recording, a start and an end"),
         ("a x.wav", "u a one two", "expected a recording"),
+        ("a x.wav", "u a 0 nan", "expected a recording"),
+        ("a x.wav\na y.wav", "", "wav.scp: a has two lines"),
+        ("a x.wav", "u a 0 1\nu a 1 2", "segments: u has two lines"),
     ],
 )
 def test_kaldi_refuses(tmp_path: Path, scp: str, segments: str, message: str) -> None:
@@ -220,6 +231,8 @@ def test_nemo_manifests(tmp_path: Path) -> None:
         "{broken",
         entry("c.wav", offset=1.0),
         '{"text": "no file"}',
+        entry("~nobody-at-all/a.wav"),
+        entry("c.wav", offset=float("nan"), duration=1.0),
     )
     write(folder / "val.jsonl", entry("d.wav", text=" "), entry("e.wav", text="one\u2028two"))
     write(folder / "config.json", json.dumps({"sample_rate": 16000}))
@@ -233,7 +246,7 @@ def test_nemo_manifests(tmp_path: Path) -> None:
     assert (second.start, second.duration, second.recording) == (2.5, 1.5, talk)
     assert known["e"].text == "one\u2028two"  # a line break in Unicode, not in JSON lines
     assert len(known) == 5
-    assert set(reasons(listing)) == {f"train_manifest.json line {n}" for n in (5, 6, 7)}
+    assert set(reasons(listing)) == {f"train_manifest.json line {n}" for n in range(5, 10)}
 
 
 # --- Hugging Face ----------------------------------------------------------------------------
@@ -261,6 +274,25 @@ def test_audiofolder(tmp_path: Path, ending: str) -> None:
         "test-c": ("test", None),
     }
     assert set(reasons(listing)) == {"lost.wav"}
+
+
+def test_nemo_names_inside_and_outside_stay_apart(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "a.wav"
+    folder = tmp_path / "corpus"
+    inside = str(elsewhere).strip("/")
+    write(folder / "manifest.json", entry(inside, text="in"), entry(str(elsewhere), text="out"))
+    known, _ = read(folder)
+    assert {u.audio: u.text for u in known.values()} == {folder / inside: "in", elsewhere: "out"}
+
+
+def test_audiofolder_names_are_relative_to_their_table(tmp_path: Path) -> None:
+    touch(tmp_path, "train/1.wav", "train/2.wav", "validation/3.wav")
+    write(tmp_path / "train" / "metadata.csv", "file_name,text", "1.wav,right")
+    write(tmp_path / "validation" / "metadata.csv", "file_name,text", "1.wav,wrong", "3.wav,three")
+    write(tmp_path / "metadata.csv", "file_name,text", "train/2.wav,two", "validation/3.wav,four")
+    known, listing = read(tmp_path)
+    assert {id: u.text for id, u in known.items()} == {"train-1": "right", "train-2": "two"}
+    assert set(reasons(listing)) == {"1.wav", "validation-3"}
 
 
 @pytest.mark.parametrize(

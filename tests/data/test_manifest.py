@@ -65,6 +65,11 @@ def _second(**changes: Any) -> Any:
     return change
 
 
+def _rate(lines: list[Any]) -> list[Any]:
+    recording = {**lines[1]["recording"], "sampling_rate": 8000.0}
+    return _second(recording=recording)(lines)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -77,7 +82,10 @@ def _second(**changes: Any) -> Any:
         (_second(start=...), "line 2: is not a valid cut"),
         (_second(recording=...), "line 2: cut 'dev-01-boris' has no recording"),
         (_second(duration=0.0), "line 2: cut 'dev-01-boris' lasts 0.0 s"),
+        (_second(duration=float("inf")), "line 2: cut 'dev-01-boris' lasts inf s"),
         (_second(duration="long"), "line 2: is not a valid cut"),
+        (_second(id=5), "line 2: cut 5 must have text as id"),
+        (_rate, "line 2: cut 'dev-01-boris' must have .* an integer as sampling rate, has 8000.0"),
     ],
 )
 @pytest.mark.parametrize("read", READERS)

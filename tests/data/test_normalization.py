@@ -20,6 +20,9 @@ from speechssl.data.normalization import normalize_text, split_code
         ("under_score — dash – dash", "under score dash dash"),
         ("“quoted” «слово» …", "quoted слово"),
         ("soft\u00adhyphen \ufeffmark", "softhyphen mark"),
+        ("I ❤\ufe0f you 1\ufe0f\u20e3", "i you 1"),
+        ("葛\U000e0100城", "葛城"),
+        ("❤\ufe0f", ""),
         ("", ""),
         ("?! ...", ""),
     ],
@@ -156,6 +159,12 @@ def test_digits_of_scripts_and_regions(language: str | None, text: str, expected
 )
 def test_codes(code: str | None, expected: tuple[str | None, str | None]) -> None:
     assert split_code(code) == expected
+
+
+def test_numbers_that_num2words_cannot_say() -> None:
+    spoken = " ".join(normalize_text(digit, "am") for digit in "12345678")
+    assert normalize_text("12345678", "am") == spoken  # it would never come back
+    assert normalize_text("3,14", "ce") == "3 14"
 
 
 @pytest.mark.parametrize("language", ["en", "es", "fr", "it", "ru", "de"])

@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from speechssl.data.journal import Journal
-from speechssl.data.segmenting import LONGEST_SECONDS, cut_long, group_spans
+from speechssl.data.segmenting import LONGEST_SECONDS, cut_long, file_key, group_spans
 from speechssl.data.utterance import Utterance
 from speechssl.data.vad import VoiceActivity
 from tests.conftest import speak
@@ -73,11 +73,12 @@ def test_long_recordings_are_cut_at_their_speech(long_recording: Path, tmp_path:
         Utterance("short", short),
         Utterance("hum", hum),
         Utterance("gone", tmp_path / "gone.wav"),
+        Utterance("talk", short),  # the same id in another part of a corpus
     ]
     journal = Journal(tmp_path / "out" / "measured.jsonl")
     kept, rejected, notes = cut_long(offered, journal)
     first, second, *others = kept
-    assert [u.id for u in others] == ["told", "short", "gone"]
+    assert [u.id for u in others] == ["told", "short", "gone", "talk"]
     assert first.start == pytest.approx(1, abs=0.3)
     assert second.start == pytest.approx(26, abs=0.3)
     for piece in (first, second):
@@ -88,3 +89,15 @@ def test_long_recordings_are_cut_at_their_speech(long_recording: Path, tmp_path:
     assert "no speech" in rejected[0].reason
     assert "more than 30 s: 2 (1.1 minutes), cut into 2 pieces of speech (0.2 minutes)" in notes[0]
     assert cut_long(offered, Journal(journal.path)) == (kept, rejected, notes)
+
+
+def test_a_file_that_becomes_readable_has_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone, ffmpeg = tmp_path / "phone.m4a", tmp_path / "bin" / "ffmpeg"
+    phone.write_bytes(b"m4a")
+    monkeypatch.setenv("PATH", str(ffmpeg.parent))
+    without = file_key(Utterance("phone", phone))
+    ffmpeg.parent.mkdir()
+    ffmpeg.touch(mode=0o755)
+    assert file_key(Utterance("phone", phone)) != without

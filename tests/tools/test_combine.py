@@ -36,6 +36,14 @@ def test_train_and_dev_of_both(tool: Tool, corpus: Path, other: Path, tmp_path: 
     assert "nothing to do" in printed
 
 
+def test_cuts_without_supervisions(tool: Tool, corpus: Path, other: Path, tmp_path: Path) -> None:
+    path = cuts_path(other, "train")
+    save_cuts([dataclasses.replace(cut, supervisions=[]) for cut in load_cuts(path)], path)
+    status, printed, _ = tool("combine", tmp_path / "both", corpus, other)
+    assert status == 0
+    assert "  unknown" in printed
+
+
 def test_nonsense_is_refused(tool: Tool, corpus: Path, other: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ((tmp_path / "out", corpus), "two corpora or more"),

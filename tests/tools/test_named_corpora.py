@@ -58,10 +58,10 @@ def librilight(root: Path) -> None:
     book = root / "small" / "100" / "sea_fairies_0812_librivox_64kb_mp3"
     sound(book / "01_baum.flac", seconds=40)
     spoken = [[0.5, 10.0], [11.0, 20.5], [21.0, 29.0], [36.0, 36.4]]
-    book.mkdir(parents=True, exist_ok=True)
-    (book / "01_baum.json").write_text(
-        json.dumps({"speaker": "100", "book_meta": {}, "voice_activity": spoken})
-    )
+    sound(book / "02_baum.flac", seconds=28.5)
+    for name, activity in (("01_baum", spoken), ("02_baum", [[0.0, 28.5]])):
+        about = {"speaker": "100", "book_meta": {}, "voice_activity": activity}
+        (book / f"{name}.json").write_text(json.dumps(about))
 
 
 def limited(root: Path) -> None:
@@ -211,8 +211,8 @@ CASES = {
         librilight,
         {
             "train": {
-                f"small/100/sea_fairies_0812_librivox_64kb_mp3/01_baum-{times}": None
-                for times in ("00000500-00029000",)
+                f"small/100/sea_fairies_0812_librivox_64kb_mp3/{part}": None
+                for part in ("01_baum-00000500-00029000", "02_baum-00000000-00028500")
             }
         },
         seconds=28.5,

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +124,20 @@ def test_paths_relative_to_the_table(tool: Tool, folder: Path, tmp_path: Path) -
     assert reasons_of(tmp_path / "out") == {}
 
 
+def test_names_in_tables(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    """Decomposed as macOS writes them; the same row twice; a name that is only like an id."""
+    (folder / "anna" / "a.wav").rename(folder / unicodedata.normalize("NFD", "é.wav"))
+    table = tmp_path / "t.JSONL"
+    rows = [("é.wav", "one"), ("./boris/b.wav", "two"), ("b", "two"), ("anna-c", "three")]
+    table.write_text("".join(json.dumps({"path": p, "text": t}) + "\n" for p, t in rows))
+    tool("prepare_folder", folder, tmp_path / "out", "--transcripts", table)
+    texts = {
+        unicodedata.normalize("NFC", id): cut[1] for id, cut in cuts_of(tmp_path / "out").items()
+    }
+    assert (texts["é"], texts["boris-b"], texts["anna-c"]) == ("one", "two", None)
+    assert reasons_of(tmp_path / "out") == {"anna-c": "is in the table, not in the folder"}
+
+
 def test_splits_by_speaker(tool: Tool, corpus: Path, tmp_path: Path) -> None:
     sounds = sorted((corpus / "audio").glob("*.wav"))
     for number in range(20):
@@ -139,7 +155,8 @@ def test_formats_rates_and_channels(tool: Tool, folder: Path, tmp_path: Path) ->
     for ending in ("flac", "ogg", "mp3"):
         soundfile.write(folder / f"x.{ending}", samples, rate)
     soundfile.write(folder / "stereo.wav", samples[:, None].repeat(2, axis=1), 44_100)
-    status, _, _ = tool("prepare_folder", folder, tmp_path / "out")
+    options = ("--allow", "duplicate")
+    status, _, _ = tool("prepare_folder", folder, tmp_path / "out", *options)
     assert status == 0
     assert {"x.flac", "x.ogg", "x.mp3", "stereo"} <= set(cuts_of(tmp_path / "out"))
 
@@ -260,7 +277,9 @@ def _file(folder: Path) -> None:
         (_broken, ("--transcripts", "bad.csv"), "no text column; the header has path, note"),
         (_broken, ("--transcripts", "void.csv"), "no audio column; the header has nothing"),
         (_broken, ("--transcripts", "other.csv"), "other.csv: has no text for any recording"),
-        (_broken, ("--transcripts", "latin.csv"), "cannot be read as a UTF-8 table"),
+        (_broken, ("--transcripts", "commas.csv"), "1 row(s) have more cells than the header"),
+        (_broken, ("--transcripts", "quotes.csv"), "line 3: is no row of a table"),
+        (_broken, ("--transcripts", "latin.csv"), "cannot be read as UTF-8 text"),
     ],
 )
 def test_nothing_to_prepare(
@@ -275,6 +294,8 @@ def test_nothing_to_prepare(
     Path("bad.csv").write_text("path,note\na.wav,x\n")
     Path("void.csv").write_text("")
     Path("other.csv").write_text("path,text\nnobody.wav,x\n")
+    Path("commas.csv").write_text("path,text\na.wav,yes, I know\nb.wav,no,,\n")
+    Path("quotes.csv").write_text('path,text\na.wav,one\nb.wav,"two\nc.wav,three\n')
     Path("latin.csv").write_bytes("path,text\na.wav,é\n".encode("latin-1"))
     write(tmp_path / "in")
     status, _, problem = tool("prepare_folder", tmp_path / "in", tmp_path / "out", *options)

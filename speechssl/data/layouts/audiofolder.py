@@ -39,4 +39,5 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
             "--layout."
         )
     recordings = name_recordings(folder, find_audio(folder))
-    return read_with_tables(recordings, folder, tables, splits_by_folder(recordings, folder))
+    splits = splits_by_folder(recordings, folder)
+    return read_with_tables(recordings, {table: table.parent for table in tables}, splits)

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from speechssl.data.audio import find_audio
 from speechssl.data.layouts import split_named
 from speechssl.data.layouts.subtitles import Cue, find_subtitles, read_cues
-from speechssl.data.layouts.tables import Row, match_rows, name_recordings, read_table
+from speechssl.data.layouts.tables import (
+    name_recordings,
+    read_table,
+    read_text,
+    recordings_by_name,
+)
 from speechssl.data.utterance import Listing, Rejected, Utterance, part_id
 from speechssl.errors import ManifestError
 
@@ -25,7 +31,7 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     recordings = name_recordings(folder, find_audio(folder))
     splits = splits_by_folder(recordings, folder)
     if table is not None:
-        listing = read_with_tables(recordings, folder, [table], splits)
+        listing = read_with_tables(recordings, {table: folder}, splits)
         if not any(utterance.text for utterance in listing.utterances):
             raise ManifestError(
                 f"{table}: has no text for any recording in {folder}; its rows must name them by "
@@ -38,7 +44,8 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
         try:
             subtitles = find_subtitles(audio, language)
             if subtitles is None:
-                text = read_text_file(audio.with_suffix(".txt"))
+                beside = audio.with_suffix(".txt")
+                text = read_text(beside).strip() or None if beside.exists() else None
                 listing.utterances.append(Utterance(id, audio, text, split=splits.get(id)))
             else:
                 found = [_cue_utterance(id, audio, cue, splits) for cue in read_cues(subtitles)]
@@ -52,36 +59,34 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
 
 
 def read_with_tables(
-    recordings: Mapping[str, Path],
-    folder: Path,
-    tables: Sequence[Path],
-    splits: Mapping[str, str],
+    recordings: Mapping[str, Path], tables: Mapping[Path, Path], splits: Mapping[str, str]
 ) -> Listing:
-    """``recordings`` (by id) with what ``tables`` say about them. Raises ``ManifestError``."""
+    """``recordings`` (by id) with what ``tables`` say about them: each about those in its folder.
+
+    Those about which rows disagree are rejected. Raises ``ManifestError``.
+    """
     listing = Listing()
-    known: dict[str, Row] = {}
-    for table in tables:
+    said: dict[str, set[tuple[str | None, str | None]]] = defaultdict(set)
+    for table, folder in tables.items():
         rows, columns = read_table(table)
-        found, bad = match_rows(rows, recordings, folder, table)
-        known |= found
-        listing.rejected += bad
         listing.notes.append(columns)
-    refused = {rejected.item for rejected in listing.rejected}
+        inside = {id: file for id, file in recordings.items() if file.is_relative_to(folder)}
+        find = recordings_by_name(inside, folder, table)
+        for row in rows:
+            id = find(row.audio)
+            if id is not None:
+                said[id].add((row.text, row.speaker))
+            else:
+                reason = "is in the table, not in the folder"
+                listing.rejected.append(Rejected(row.audio or "(no file)", reason))
     for id, audio in recordings.items():
-        if id not in refused:
-            row = known.get(id, Row("", None, None))
-            listing.utterances.append(
-                Utterance(id, audio, row.text, row.speaker, split=splits.get(id))
-            )
+        if len(said[id]) > 1:
+            reason = "has two different rows in the table"
+            listing.rejected.append(Rejected(id, reason, str(audio)))
+        else:
+            text, speaker = next(iter(said[id]), (None, None))
+            listing.utterances.append(Utterance(id, audio, text, speaker, split=splits.get(id)))
     return listing
-
-
-def read_text_file(path: Path) -> str | None:
-    """The text of a file; None if it is empty or not there. Raises ``ManifestError``."""
-    try:
-        return path.read_text("utf-8-sig").strip() or None if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error})") from None
 
 
 def splits_by_folder(recordings: Mapping[str, Path], folder: Path) -> dict[str, str]:

@@ -6,10 +6,11 @@ Source: https://kaldi-asr.org/doc/data_prep.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from pathlib import Path
 
 from speechssl.data.layouts import split_named
+from speechssl.data.layouts.tables import read_text
 from speechssl.data.utterance import Listing, Rejected, Utterance
 from speechssl.errors import ManifestError
 
@@ -34,7 +35,8 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     """All utterances of the data directories at ``folder``.
 
     Paths in wav.scp are relative to the folder, one of the two above it (as in a Kaldi recipe),
-    or the current one. Raises ``ManifestError`` for malformed lines or for commands in wav.scp.
+    or the current one. Raises ``ManifestError`` for malformed or repeated lines and for commands in
+    wav.scp.
     """
     directories = find_directories(folder)
     if not directories:
@@ -50,13 +52,12 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
 
 
 def _read_directory(folder: Path, split: str | None, listing: Listing) -> None:
-    audio = {name: _audio(folder, name, rest) for name, rest in _lines(folder / RECORDINGS)}
-    texts = dict(_lines(folder / "text"))
-    speakers = dict(_lines(folder / "utt2spk"))
-    languages = dict(_lines(folder / "utt2lang"))
+    places = _table(folder / RECORDINGS)
+    audio = {name: _audio(folder, name, place) for name, place in places.items()}
+    texts, speakers, languages = (_table(folder / n) for n in ("text", "utt2spk", "utt2lang"))
     segments = folder / "segments"
     if segments.is_file():
-        parts = {name: _segment(segments, name, rest) for name, rest in _lines(segments)}
+        parts = {name: _segment(segments, name, rest) for name, rest in _table(segments).items()}
     else:
         parts = {name: (name, 0.0, None) for name in audio}
     for name, (recording, start, duration) in parts.items():
@@ -83,18 +84,17 @@ def _read_directory(folder: Path, split: str | None, listing: Listing) -> None:
             listing.rejected.append(Rejected(name, reason))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(first field, rest) of each line of a file; nothing if it is not there."""
+def _table(path: Path) -> dict[str, str]:
+    """The rest of each line of a file by its first field; nothing if it is not there."""
     if not path.is_file():
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    for line in text.split("\n"):
-        if line.strip():
-            name, *rest = line.split(maxsplit=1)
-            yield name, "".join(rest).strip()
+        return {}
+    table: dict[str, str] = {}
+    for line in filter(str.strip, read_text(path).split("\n")):
+        name, *rest = line.split(maxsplit=1)
+        if name in table:
+            raise ManifestError(f"{path}: {name} has two lines; keep one.")
+        table[name] = "".join(rest).strip()
+    return table
 
 
 def _audio(folder: Path, name: str, place: str) -> Path:
@@ -113,10 +113,11 @@ def _audio(folder: Path, name: str, place: str) -> Path:
 def _segment(path: Path, name: str, rest: str) -> tuple[str, float, float | None]:
     """(recording, start, duration) of a line of segments; an end of -1 is that of the recording."""
     try:
-        recording, start, end = rest.split()[:3]
-        if float(end) == -1:
-            return recording, float(start), None
-        return recording, float(start), float(end) - float(start)
+        recording, *times = rest.split()[:3]
+        start, end = map(float, times)
+        if not math.isfinite(start + end):
+            raise ValueError
+        return recording, start, None if end == -1 else end - start
     except ValueError:
         raise ManifestError(
             f"{path}: {name}: expected a recording, a start and an end in seconds, found {rest!r}."

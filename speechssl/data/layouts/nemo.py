@@ -5,13 +5,14 @@ Source: https://docs.nvidia.com/nemo-framework/user-guide/latest/nemotoolkit/asr
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from speechssl.data.layouts import split_named
-from speechssl.data.layouts.tables import name_recordings, parse_object
+from speechssl.data.layouts.tables import name_recordings, parse_object, read_text
 from speechssl.data.utterance import Listing, Rejected, Utterance, part_id
 from speechssl.errors import ManifestError
 
@@ -52,8 +53,8 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
         _read_manifest(path, listing)
         split = split_named(path.stem)
         listing.notes.append(f"{path.name}: {split or 'of no split'}")
-    names = {file: id for id, file in _names(folder, listing).items()}
     counts = Counter(utterance.audio for utterance in listing.utterances)
+    names = {file: id for id, file in name_recordings(folder, counts).items()}
     listing.utterances = [
         _identified(utterance, names[utterance.audio], counts[utterance.audio])
         for utterance in listing.utterances
@@ -64,11 +65,7 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
 def _read_manifest(path: Path, listing: Listing) -> None:
     """Adds the entries of a manifest to ``listing``; their ids are set later."""
     split = split_named(path.stem)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         entry = parse_object(line)
@@ -76,7 +73,7 @@ def _read_manifest(path: Path, listing: Listing) -> None:
             if entry is None:
                 raise ValueError("no JSON object")
             listing.utterances.append(_utterance(entry, path.parent, split))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:  # RuntimeError: no such ~
             reason = f"is no entry of a NeMo manifest ({type(error).__name__}: {error})"
             listing.rejected.append(Rejected(f"{path.name} line {number}", reason))
 
@@ -84,6 +81,9 @@ def _read_manifest(path: Path, listing: Listing) -> None:
 def _utterance(entry: dict[str, Any], folder: Path, split: str | None) -> Utterance:
     audio = folder / Path(str(entry[AUDIO])).expanduser()
     part = entry.get("offset") is not None
+    start, duration = (float(entry[name]) if part else 0.0 for name in ("offset", "duration"))
+    if not math.isfinite(start + duration):
+        raise ValueError("offset and duration are no numbers of seconds")
     text, speaker, language = (entry.get(name) for name in ("text", "speaker", "lang"))
     return Utterance(
         "",
@@ -91,18 +91,10 @@ def _utterance(entry: dict[str, Any], folder: Path, split: str | None) -> Uttera
         str(text).strip() or None if text is not None else None,
         str(speaker) if speaker is not None else None,
         str(language) if language else None,
-        start=float(entry["offset"]) if part else 0.0,
-        duration=float(entry["duration"]) if part else None,
+        start=start,
+        duration=duration if part else None,
         split=split,
     )
-
-
-def _names(folder: Path, listing: Listing) -> dict[str, Path]:
-    """An id for each recording; those outside ``folder`` are named by their whole path."""
-    files = dict.fromkeys(utterance.audio for utterance in listing.utterances)
-    inside = [file for file in files if file.is_relative_to(folder)]
-    outside = [file for file in files if not file.is_relative_to(folder)]
-    return name_recordings(folder, inside) | name_recordings(Path("/"), outside)
 
 
 def _identified(utterance: Utterance, name: str, entries: int) -> Utterance:

@@ -40,16 +40,17 @@ def read_cues(path: Path) -> list[Cue]:
     """The subtitles in which something is said, in the order of the file.
 
     Formatting, dashes before a speaker, and descriptions of sounds in brackets are removed. Raises
-    ``ManifestError`` if the file cannot be read or holds no subtitle at all.
+    ``ManifestError`` if the file cannot be read or there are none.
     """
     try:
         file = pysubs2.load(str(path), encoding="utf-8-sig", format_=path.suffix[1:].lower())
-    except (OSError, UnicodeDecodeError, pysubs2.exceptions.Pysubs2Error) as error:
+    except (OSError, ValueError, pysubs2.exceptions.Pysubs2Error) as error:
         raise ManifestError(f"{path}: cannot be read as UTF-8 subtitles ({error})") from None
-    if not len(file):
-        raise ManifestError(f"{path}: holds no subtitles")
-    cues = [Cue(e.start / 1000, e.end / 1000, spoken(e.plaintext)) for e in file]
-    return [cue for cue in cues if cue.text]
+    shown = [Cue(e.start / 1000, e.end / 1000, spoken(e.plaintext)) for e in file]
+    cues = [cue for cue in shown if cue.text]
+    if not cues:
+        raise ManifestError(f"{path}: holds no subtitles in which something is said")
+    return cues
 
 
 def spoken(text: str) -> str:

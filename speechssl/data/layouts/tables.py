@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechssl.data.utterance import Rejected
 from speechssl.errors import ManifestError
 
 COLUMNS = {
@@ -26,7 +27,7 @@ DELIMITERS = {".tsv": "\t", ".csv": ","}
 
 @dataclass(frozen=True)
 class Row:
-    """What a table or a text file says about one recording."""
+    """What a table says about one recording."""
 
     audio: str
     text: str | None
@@ -34,9 +35,13 @@ class Row:
 
 
 def name_recordings(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
-    """An id for each file: its path in ``folder``, with the ending only where it is needed, and a
-    number behind it where others would have the same (a/b.wav, a-b.wav)."""
-    relative = {file: file.relative_to(folder) for file in files}
+    """An id for each file: its path in ``folder``, or its whole path if it is elsewhere, with the
+    ending only where it is needed, and a number behind it where others would have the same
+    (a/b.wav, a-b.wav)."""
+    relative = {
+        file: file.relative_to(folder if file.is_relative_to(folder) else file.anchor)
+        for file in files
+    }
     stems = Counter(path.with_suffix("") for path in relative.values())
     names = {
         file: path.with_suffix("") if stems[path.with_suffix("")] == 1 else path
@@ -58,7 +63,8 @@ def read_table(path: Path) -> tuple[list[Row], str]:
 
     Raises ``ManifestError`` if it is missing, of another kind, malformed, or lacks a column.
     """
-    header, records = _read_json_lines(path) if path.suffix == ".jsonl" else _read_cells(path)
+    read = _read_json_lines if path.suffix.lower() == ".jsonl" else _read_cells
+    header, records = read(path)
     columns = {what: _column(header, names) for what, names in COLUMNS.items()}
     for what in ("audio", "text"):
         if columns[what] is None:
@@ -78,13 +84,13 @@ def read_table(path: Path) -> tuple[list[Row], str]:
     return rows, f"{path.name}: {used}"
 
 
-def match_rows(
-    rows: Iterable[Row], recordings: Mapping[str, Path], folder: Path, table: Path
-) -> tuple[dict[str, Row], list[Rejected]]:
-    """The row of each recording, by id, and the rows that cannot be used.
+def recordings_by_name(
+    recordings: Mapping[str, Path], folder: Path, table: Path
+) -> Callable[[str], str | None]:
+    """Finds the id of the recording that a row of ``table`` names, or None.
 
-    A row names its file by a path in ``folder`` or beside the table, with or without the ending,
-    or by the bare name of the file where that is unique.
+    A name is a path in ``folder`` or beside the table, with or without the ending, or the bare name
+    of the file where that is unique. An é counts as one letter, however it is encoded.
     """
     places: dict[str, str] = {}
     bare = Counter(name for file in recordings.values() for name in (file.name, file.stem))
@@ -93,21 +99,18 @@ def match_rows(
         names = [str(file.resolve()), path.as_posix(), path.with_suffix("").as_posix()]
         names += [name for name in (file.name, file.stem) if bare[name] == 1]
         for name in names:
-            places.setdefault(name, id)
-    known: dict[str, Row] = {}
-    rejected = []
-    for row in rows:
-        name = row.audio.removeprefix("./")
-        found = places.get(str((table.parent / name).resolve())) or places.get(name)
-        if found is None:
-            rejected.append(
-                Rejected(row.audio or "(no file)", "is in the table, not in the folder")
-            )
-        elif found in known and known[found] != row:
-            rejected.append(Rejected(found, "has two different rows in the table"))
-        else:
-            known[found] = row
-    return known, rejected
+            places.setdefault(_composed(name), id)
+
+    def find(name: str) -> str | None:
+        name = _composed(name.removeprefix("./"))
+        return places.get(_composed(str((table.parent / name).resolve()))) or places.get(name)
+
+    return find
+
+
+def _composed(name: str) -> str:
+    """``name`` in Unicode NFC: macOS gives files decomposed names, tables seldom have them."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _read_cells(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -117,27 +120,29 @@ def _read_cells(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         raise ManifestError(
             f"{path}: transcripts must be a .tsv or .csv file with a header, or a .jsonl file."
         )
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    stream = io.StringIO(read_text(path))
+    reader = csv.DictReader(stream, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[call-overload]
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-            reader = csv.DictReader(stream, delimiter=delimiter, quoting=quoting)  # type: ignore[call-overload]
-            return list(reader.fieldnames or []), list(reader)
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file; check --transcripts.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: cannot be read as a UTF-8 table ({error}).") from None
+        header, records = list(reader.fieldnames or []), list(reader)
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path}: line {reader.line_num + 1}: is no row of a table ({error}); mend its quotes."
+        ) from None
+    longer = [record for record in records if any(map(str.strip, record.get(None, ())))]
+    if longer:
+        first = delimiter.join(longer[0][name] for name in header)
+        raise ManifestError(
+            f"{path}: {len(longer)} row(s) have more cells than the header, the first: "
+            f"{first[:80]!r}; in a .csv quote text with commas, in a .tsv take its tabs out."
+        )
+    return header, records
 
 
 def _read_json_lines(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """The keys and the records of a file with one JSON object per line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file; check --transcripts.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             record = parse_object(line)
             if record is None:
@@ -146,11 +151,21 @@ def _read_json_lines(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     return list(dict.fromkeys(key for record in records for key in record)), records
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. Raises ``ManifestError`` unless it is there and in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
+
+
 def parse_object(line: str) -> dict[str, Any] | None:
     """The JSON object in ``line``; None if it is none."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
