@@ -1,8 +1,9 @@
-"""Changing recordings while fine-tuning."""
+"""Changing recordings while training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -10,29 +11,88 @@ import torchaudio.functional
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from speechssl.frames import num_frames
+from speechssl.data.batch import PADDING_TARGET, SpeechBatch
+from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, min_samples, num_frames
 
 
-def change_speed(
-    waveforms: Tensor, lengths: Tensor, speeds: Sequence[float], least_frames: Sequence[int]
-) -> tuple[Tensor, Tensor]:
+def change_speed(batch: SpeechBatch, speeds: Sequence[float]) -> SpeechBatch:
     """Speed perturbation (Ko et al. 2015): each recording at a speed drawn from ``speeds``.
 
-    waveforms [B, S] float32, lengths [B] -> the same with other S. Tempo and pitch change together.
-    A recording that would be left with fewer frames than ``least_frames`` [B] (what CTC needs for
-    its transcript) stays as it is. In float32 under autocast too: in bf16 the rounding would be
-    heard at -50 dB, above what telephone speech has in its upper bands.
+    Tempo and pitch change together; frame targets follow (``follow_speed``). A recording that would
+    be left without a frame, or with fewer than CTC needs for its transcript, stays as it is.
     """
-    drawn = torch.randint(len(speeds), (len(waveforms),)).tolist()
-    changed = []
-    rows = zip(waveforms, lengths.tolist(), drawn, least_frames, strict=True)
-    for waveform, length, choice, least in rows:
-        ratio = Fraction(speeds[choice]).limit_denominator(100)
-        original = waveform[:length]
-        with torch.autocast(waveforms.device.type, enabled=False):
-            other = torchaudio.functional.resample(
-                original, ratio.numerator, ratio.denominator, lowpass_filter_width=4
-            )
-        changed.append(other if num_frames(len(other)) >= least else original)
-    new_lengths = torch.tensor([len(w) for w in changed], device=lengths.device)
-    return pad_sequence(changed, batch_first=True), new_lengths
+    drawn = torch.randint(len(speeds), (len(batch.lengths),)).tolist()
+    changed, used = [], []
+    for waveform, least, choice in zip(_recordings(batch), _least_frames(batch), drawn):
+        speed = speeds[choice]
+        other = resample_to_speed(waveform, speed)
+        fits = num_frames(len(other)) >= least
+        changed.append(other if fits else waveform)
+        used.append(speed if fits else 1.0)
+    targets, batch = batch.targets, _with_waveforms(batch, changed)
+    if targets is not None:
+        targets = follow_speed(targets, batch.lengths, torch.tensor(used))
+    return replace(batch, targets=targets)
+
+
+def drop_start(batch: SpeechBatch, seconds: float) -> SpeechBatch:
+    """Drops up to ``seconds`` from the start of each recording, but leaves it a frame, and as many
+    as CTC needs for its transcript.
+
+    Frames then stand elsewhere in the sound, within one hop and, with more seconds than that,
+    within the frames that ``squeeze`` joins: a network that hears each recording in one position
+    only learns the position too. Not for frame targets, which belong to frames where they were.
+    """
+    assert batch.targets is None
+    drawn = torch.randint(round(seconds * SAMPLE_RATE) + 1, (len(batch.lengths),)).tolist()
+    shorter = []
+    for waveform, least, samples in zip(_recordings(batch), _least_frames(batch), drawn):
+        spare = max(0, len(waveform) - min_samples(least))
+        shorter.append(waveform[min(samples, spare) :])
+    return _with_waveforms(batch, shorter)
+
+
+def resample_to_speed(waveform: Tensor, speed: float) -> Tensor:
+    """A recording [S] float32 ``speed`` times as fast, [S / speed].
+
+    In float32 under autocast too: in bf16 the rounding would be heard at -50 dB, above what
+    telephone speech has in its upper bands.
+    """
+    ratio = Fraction(speed).limit_denominator(100)
+    with torch.autocast(waveform.device.type, enabled=False):
+        resampled: Tensor = torchaudio.functional.resample(
+            waveform, ratio.numerator, ratio.denominator, lowpass_filter_width=4
+        )
+    return resampled
+
+
+def follow_speed(targets: Tensor, lengths: Tensor, speeds: Tensor) -> Tensor:
+    """The targets of frames that stand elsewhere since the speed was changed.
+
+    targets [B, T] int64 of the recordings as they were, lengths [B] samples as they are now, speeds
+    [B] -> [B, T'], ``PADDING_TARGET`` behind ends: each frame has the target of the one whose
+    middle was nearest to what is in its middle now.
+    """
+    frames = num_frames(lengths)  # [B]
+    places = torch.arange(int(frames.max()))
+    middles = (places * HOP_SAMPLES + WINDOW_SAMPLES / 2) * speeds[:, None]  # [B, T'] old samples
+    nearest = ((middles - WINDOW_SAMPLES / 2) / HOP_SAMPLES).round().long()
+    last = (targets != PADDING_TARGET).sum(dim=1, keepdim=True) - 1
+    moved = targets.gather(1, nearest.clamp(min=0).minimum(last))
+    return moved.masked_fill(places >= frames[:, None], PADDING_TARGET)
+
+
+def _recordings(batch: SpeechBatch) -> list[Tensor]:
+    """Each recording without padding, [S_i]."""
+    return [row[:length] for row, length in zip(batch.waveforms, batch.lengths.tolist())]
+
+
+def _least_frames(batch: SpeechBatch) -> list[int]:
+    """The frames that each recording must keep: those that CTC needs for its transcript, or one."""
+    return [1] * len(batch.lengths) if batch.ctc_frames is None else batch.ctc_frames.tolist()
+
+
+def _with_waveforms(batch: SpeechBatch, recordings: list[Tensor]) -> SpeechBatch:
+    """``batch`` with other recordings, each [S_i]."""
+    lengths = torch.tensor([len(recording) for recording in recordings])
+    return replace(batch, waveforms=pad_sequence(recordings, batch_first=True), lengths=lengths)

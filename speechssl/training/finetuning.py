@@ -38,7 +38,7 @@ from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.folder import TOKENS, load_encoder, save_model_folder
 from speechssl.objectives.base import Loss, Unigram, frame_positions, real_frames
 from speechssl.objectives.masking import MaskConfig, span_mask
-from speechssl.training.augment import change_speed
+from speechssl.training.augment import change_speed, drop_start
 from speechssl.training.engine import Job, check_training, is_main_process, train
 from speechssl.training.metrics import MetricPairs, OnCollapse
 from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
@@ -72,14 +72,13 @@ class FinetuneModel(nn.Module):
         costs at its best when all frames have the same probabilities: summed over all alignments,
         where each token stands costs next to nothing.
         """
+        if self.training and self.config.speeds:
+            batch = change_speed(batch, self.config.speeds)
+        if self.training and self.config.shift > 0:
+            batch = drop_start(batch, self.config.shift)
         assert batch.tokens is not None
         assert batch.token_lengths is not None
-        waveforms, lengths = batch.waveforms, batch.lengths
-        if self.training and self.config.speeds:
-            assert batch.ctc_frames is not None
-            least = batch.ctc_frames.tolist()
-            waveforms, lengths = change_speed(waveforms, lengths, self.config.speeds, least)
-        log_probs, frames = self._log_probs(waveforms, lengths)
+        log_probs, frames = self._log_probs(batch.waveforms, batch.lengths)
         losses = F.ctc_loss(
             log_probs.transpose(0, 1),  # [T, B, V]
             batch.tokens,

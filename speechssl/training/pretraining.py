@@ -32,6 +32,7 @@ from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
 from speechssl.objectives.teacher import Teacher
+from speechssl.training.augment import change_speed
 from speechssl.training.continuing import (
     check_targets,
     continued_encoder,
@@ -48,15 +49,20 @@ logger = logging.getLogger("speechssl")
 
 
 class PretrainModel(nn.Module):
-    """An encoder and the objective that trains it."""
+    """An encoder and the objective that trains it, on recordings at the speeds drawn."""
 
-    def __init__(self, encoder: Encoder, objective: Objective) -> None:
+    def __init__(
+        self, encoder: Encoder, objective: Objective, speeds: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.objective = objective
+        self.speeds = speeds
 
     def forward(self, batch: SpeechBatch) -> Loss:
         """The objective's loss of a batch."""
+        if self.training and self.speeds:
+            batch = change_speed(batch, self.speeds)
         loss: Loss = self.objective(self.encoder, batch)
         return loss
 
@@ -115,7 +121,7 @@ def pretrain(
         objective = build_objective(recipe.objective, config, clusters)
         if init is not None:
             take_heads(objective, recipe.objective["kind"], init, meta)
-        return PretrainModel(_new_encoder(recipe, init), objective)
+        return PretrainModel(_new_encoder(recipe, init), objective, recipe.speeds)
 
     train_cuts, train_targets = splits["train"]
     dev_cuts, dev_targets = splits.get("dev", (None, None))
