@@ -193,6 +193,17 @@ class Encoder(nn.Module):
                 states.append(state)
         return (context, states) if layers else context
 
+    def contextualize_early(
+        self, inputs: Tensor, num_frames: Tensor, layer: int
+    ) -> tuple[Tensor, Tensor]:
+        """``contextualize``, and the context that the encoder would give if it ended with ``layer``
+        (0 to L): both [B, T, D]."""
+        hidden, frames = self._squeezed(inputs, num_frames)
+        states = list(self._transform(hidden, frames))
+        early = self.norm(states[layer]) if self.config.norm == "pre" else states[layer]
+        length = inputs.size(1)
+        return self._unsqueezed(states[-1], length), self._unsqueezed(early, length)
+
     def contextualize_visible(self, inputs: Tensor, num_frames: Tensor, visible: Tensor) -> Tensor:
         """``contextualize`` where the transformer is spared the frames that are not visible.
 
@@ -247,12 +258,22 @@ class Encoder(nn.Module):
             yield from self._transform(inputs, frames, positions, visible)
             return
         length = inputs.size(1)
-        inputs = self.squeeze(zero_padding(inputs, padding_mask(frames, length, inputs.device)))
-        for number, state in enumerate(self._transform(inputs, self.squeeze.count(frames))):
+        for number, state in enumerate(self._transform(*self._squeezed(inputs, frames))):
             if number < len(self.layers):
                 yield self.squeeze.repeat(state, length)
             else:
-                yield take_frames(self.squeeze.undo(state, length), positions)
+                yield take_frames(self._unsqueezed(state, length), positions)
+
+    def _squeezed(self, inputs: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """inputs [B, T, D] and frames [B] as the transformer sees them."""
+        if self.squeeze is None:
+            return inputs, frames
+        inputs = zero_padding(inputs, padding_mask(frames, inputs.size(1), inputs.device))
+        return self.squeeze(inputs), self.squeeze.count(frames)
+
+    def _unsqueezed(self, hidden: Tensor, length: int) -> Tensor:
+        """What the transformer gives, for each of the T = ``length`` frames. -> [B, T, D]."""
+        return hidden if self.squeeze is None else self.squeeze.undo(hidden, length)
 
     def _transform(
         self,

@@ -66,7 +66,8 @@ class FinetuneModel(nn.Module):
         self.encoder_frozen = fraction < self.config.freeze_encoder
 
     def forward(self, batch: SpeechBatch) -> Loss:
-        """CTC loss (Graves et al. 2006), summed over the batch; counts the tokens.
+        """CTC loss, summed over the batch, with ``intermediate_ctc`` of the encoder's lower half;
+        counts the tokens.
 
         ``loss_trivial`` is the cross-entropy of the tokens' frequencies, which is about what CTC
         costs at its best when all frames have the same probabilities: summed over all alignments,
@@ -78,19 +79,16 @@ class FinetuneModel(nn.Module):
             batch = drop_start(batch, self.config.shift)
         assert batch.tokens is not None
         assert batch.token_lengths is not None
-        log_probs, frames = self._log_probs(batch.waveforms, batch.lengths)
-        losses = F.ctc_loss(
-            log_probs.transpose(0, 1),  # [T, B, V]
-            batch.tokens,
-            frames,
-            batch.token_lengths,
-            blank=BLANK,
-            reduction="none",
-            zero_infinity=True,
-        )
+        context, early, frames = self._contexts(batch)
+        log_probs = self.model.log_probs(context)
+        loss = ctc_loss(log_probs, frames, batch.tokens, batch.token_lengths)
+        if early is not None:
+            early_probs = self.model.log_probs(early)
+            early_loss = ctc_loss(early_probs, frames, batch.tokens, batch.token_lengths)
+            loss = torch.lerp(loss, early_loss, self.config.intermediate_ctc)
         count = int(batch.token_lengths.sum())
         return Loss(
-            sum=losses.sum(),
+            sum=loss,
             count=count,
             metrics={
                 "blank_share": blank_share(log_probs.detach(), frames),
@@ -122,14 +120,15 @@ class FinetuneModel(nn.Module):
             "blank_share": blank_share(log_probs, frames),
         }
 
-    def _log_probs(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T, V] log-probabilities under training's masks, and [B] frames on the CPU."""
+    def _contexts(self, batch: SpeechBatch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Context [B, T, D] under training's masks, that of the lower half of the encoder where its
+        loss counts, and [B] frames on the CPU."""
         encoder, config = self.model.encoder, self.config
+        frames = num_frames(batch.lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
-            frames = num_frames(lengths)
             freeze = config.freeze_frontend and encoder.config.frontend.kind == "waveform"
             with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze):
-                features = encoder.extract(waveforms, lengths)  # [B, T, C]
+                features = encoder.extract(batch.waveforms, batch.lengths)  # [B, T, C]
             inputs = encoder.project(encoder.normalize(features))  # [B, T, D]
             if config.time_mask > 0:
                 spans = MaskConfig(probability=config.time_mask, span=config.time_mask_span)
@@ -137,8 +136,27 @@ class FinetuneModel(nn.Module):
                 inputs = encoder.apply_mask(inputs, to_device(mask, inputs.device))
             if config.channel_mask > 0:
                 inputs = mask_channels(inputs, config.channel_mask, config.channel_mask_span)
-            context = encoder.contextualize(inputs, frames)  # [B, T, D]
-        return self.model.log_probs(context), frames
+            if config.intermediate_ctc == 0:
+                return encoder.contextualize(inputs, frames), None, frames
+            middle = encoder.config.layers // 2
+            return *encoder.contextualize_early(inputs, frames, middle), frames
+
+
+def ctc_loss(log_probs: Tensor, frames: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+    """CTC loss (Graves et al. 2006), summed over the batch.
+
+    log_probs [B, T, V], frames [B] and token_lengths [B] on the CPU, tokens [B, L] -> scalar. A
+    transcript that does not fit costs nothing.
+    """
+    return F.ctc_loss(
+        log_probs.transpose(0, 1),  # [T, B, V]
+        tokens,
+        frames,
+        token_lengths,
+        blank=BLANK,
+        reduction="sum",
+        zero_infinity=True,
+    )
 
 
 def mask_channels(inputs: Tensor, probability: float, span: int) -> Tensor:

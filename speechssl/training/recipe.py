@@ -212,6 +212,10 @@ class FinetuneConfig:
     that the same sounds stand in other frames. 0.04 is as far as it matters at 50 frames per second
     with ``squeeze: 2``."""
 
+    intermediate_ctc: float = 0.0
+    """Weight, from 0 to 1, of the same CTC loss of the encoder without its upper half, which then
+    has to spell too (intermediate CTC: Lee and Watanabe 2021, arXiv 2102.03216)."""
+
     tokens: Literal["characters", "bpe", "phones"] = "characters"
     """What the recogniser writes: the characters of the training transcripts, these and frequent
     sequences of them (byte-pair encoding), or the phones of ``lexicon``."""
@@ -244,6 +248,8 @@ class FinetuneConfig:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _check_speeds(self.speeds)
         require(0 <= self.shift <= 1, "shift", "from 0 to 1", self.shift)
+        weight = self.intermediate_ctc
+        require(0 <= weight < 1, "intermediate_ctc", "at least 0 and below 1", weight)
 
 
 @dataclass(frozen=True)

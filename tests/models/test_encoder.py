@@ -203,6 +203,22 @@ def test_hidden_states_are_those_of_the_whole_pass(layout: str) -> None:
     torch.testing.assert_close(encoder(waveforms, lengths)[0], states[-1])
 
 
+@pytest.mark.parametrize("layout", ["group_post", "fbank_pre", "conformer_squeezed_pre"])
+def test_an_early_context_is_that_of_an_encoder_with_fewer_layers(layout: str) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(LAYOUTS[layout]).eval()
+    shorter = Encoder(dataclasses.replace(LAYOUTS[layout], layers=2)).eval()
+    left_out = shorter.load_state_dict(encoder.state_dict(), strict=False).unexpected_keys
+    assert left_out
+    assert all(name.startswith("layers.2.") for name in left_out)
+    inputs, frames = torch.randn(2, 31, SMALL.dim), torch.tensor([31, 20])
+    context, early = encoder.contextualize_early(inputs, frames, layer=2)
+    expected, shorter_context = (e.contextualize(inputs, frames) for e in (encoder, shorter))
+    for row, count in enumerate(frames.tolist()):
+        torch.testing.assert_close(context[row, :count], expected[row, :count])
+        torch.testing.assert_close(early[row, :count], shorter_context[row, :count])
+
+
 @pytest.mark.parametrize("squeeze", [1, 2])
 @torch.no_grad()
 def test_hidden_states_stop_after_the_highest_layer_wanted(squeeze: int) -> None:

@@ -164,6 +164,20 @@ def test_channel_masks_zero_whole_channels_of_a_recording() -> None:
     assert 0.2 < masked.mean() < 0.9
 
 
+def test_the_lower_half_of_the_encoder_has_its_share_of_the_loss() -> None:
+    tokens = Tokens.from_texts(["ab"])
+    batch = collate([torch.randn(16000)], tokens=[tokens.encode("ab")], texts=["ab"])
+
+    def loss(weight: float, layers: int) -> float:
+        model = micro_model(tokens, intermediate_ctc=weight).eval()
+        model.model.encoder.layers = model.model.encoder.layers[:layers]
+        return float(model(batch).sum.detach())
+
+    whole, half = loss(0.0, layers=2), loss(0.0, layers=1)
+    assert whole != half
+    assert loss(0.25, layers=2) == pytest.approx(0.75 * whole + 0.25 * half, rel=1e-5)
+
+
 def test_a_transcript_that_fits_at_no_other_speed_is_learnt_at_its_own() -> None:
     text = "ab" * 15  # 30 of the 49 frames, 24 at twice the speed
     tokens = Tokens.from_texts([text])
