@@ -14,6 +14,7 @@ where ``make_decoder`` is that of ``speechssl.decoding.settings``.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _phrases(hotwords: tuple[str, ...]) -> list[str]:
 
     phrases: list[str] = []
     for given in hotwords:
-        if not Path(given).is_file():
+        if not os.path.isfile(given):  # unlike Path's, it takes a text too long for a name
             phrases.append(given)
             continue
         try:

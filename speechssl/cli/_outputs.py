@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def settings_hash(context: click.Context, model: Path, decoding: DecodingSetting
 
 def _described(value: object) -> object:
     """An option's value, or what tells a file from others where it names one."""
-    if isinstance(value, (str, Path)) and Path(value).is_file():
-        state = Path(value).stat()
+    if isinstance(value, (str, Path)) and os.path.isfile(value):
+        state = os.stat(value)
         return [Path(value).name, state.st_size, state.st_mtime_ns]
     return repr(value)

@@ -68,6 +68,7 @@ def command(
     if lexicon is not None and unit != "word":
         raise LanguageModelError("a model of characters has no words for --lexicon.")
     settings = (unit, language, as_written)
+    held_out = [] if dev is None else list(_sentences(dev, *settings))
     sentences = (sentence for path in sources for sentence in _sentences(path, *settings))
     model = estimate(sentences, order or ORDERS[unit])
     model.save(out)
@@ -76,7 +77,6 @@ def command(
     counts = ", ".join(f"{len(table)} {n}-grams" for n, table in enumerate(model.log_probs, 1))
     click.echo(f"{counts} -> {out}")
     if dev is not None:
-        held_out = list(_sentences(dev, *settings))
         known = set(model.words)
         symbols = [symbol for sentence in held_out for symbol in sentence]
         unknown = sum(symbol not in known for symbol in symbols) / max(1, len(symbols))

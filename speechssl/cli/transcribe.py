@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,7 +16,6 @@ from speechssl.cli._options import batch_seconds_option, device_option, precisio
 from speechssl.cli._outputs import format_option, line_option, settings_hash
 
 if TYPE_CHECKING:
-    from speechssl.decoding.output_folder import OutputFolder
     from speechssl.decoding.settings import DecodingSettings
     from speechssl.decoding.transcriber import Transcriber
     from speechssl.decoding.transcript import Transcript
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 
     Result = tuple[Path, Transcript | AudioError]
     """A recording and what is said in it, or why it cannot be read."""
-
-PROGRESS = (
-    "transcribe {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
-    "[{elapsed}<{remaining}, {rate_noinv:.0f} times real time]"
-)
-"""The progress bar, in tqdm's fields."""
 
 
 @click.command(short_help="Transcribe audio files or folders.")
@@ -131,17 +125,20 @@ def command(
     transcriber.decoder = make_decoder(settings, transcriber.tokens)
     show_progress = folder is not None or out is not None  # else the lines show it
     found = _stdin(transcriber) if stdin else _files(transcriber, todo, vad, show_progress)
-    results: Iterable[Result] = chain(bad, found)
+    failed: list[Path] = []
     if folder is not None:
-        failed = _write(results, folder)
-        click.echo(f"{len(todo) + len(bad) - failed} recordings -> {output_dir}", err=True)
+        for path, transcript in _readable(chain(bad, found), failed):
+            folder.write(path, transcript)
+        written = len(todo) + len(bad) - len(failed)
+        click.echo(f"{written} recordings -> {output_dir}", err=True)
     else:
-        ordered = _in_order(results, [path for path, _ in bad] + todo)
-        form = None if not single else formats[0]
-        failed = _print(ordered, form, line_characters, out)
+        ordered = _readable(chain(bad, _in_order(found, todo)), failed)
+        _print(ordered, formats[0] if single else None, line_characters, out)
     total = len(todo) + len(bad)
     if failed and total > 1:
-        raise AudioError(f"{failed} of {total} recordings could not be transcribed (named above).")
+        raise AudioError(
+            f"{len(failed)} of {total} recordings could not be transcribed (named above)."
+        )
     if failed:
         raise click.exceptions.Exit(2)
 
@@ -149,9 +146,8 @@ def command(
 def _files(
     transcriber: Transcriber, files: list[Path], vad: bool | None, show_progress: bool
 ) -> Iterator[Result]:
-    from tqdm import tqdm
-
     from speechssl.decoding.bulk import any_long, measure, transcribe_files
+    from speechssl.decoding.progress import AudioProgress
 
     lengths = measure(files)
     activity = None
@@ -161,7 +157,7 @@ def _files(
         activity = VoiceActivity()
     total = sum(length or 0.0 for length in lengths)
     hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
-    with tqdm(total=total, bar_format=PROGRESS, disable=hidden) as bar:
+    with AudioProgress("transcribe", total, hidden=hidden) as bar:
         yield from transcribe_files(
             transcriber,
             files,
@@ -186,61 +182,48 @@ def _stdin(transcriber: Transcriber) -> Iterator[Result]:
 def _in_order(results: Iterable[Result], paths: list[Path]) -> Iterator[Result]:
     """``results`` in the order of ``paths``, each as soon as those before it are there."""
     early: dict[Path, Transcript | AudioError] = {}
-    following = 0
+    awaited = deque(paths)
     for path, result in results:
         early[path] = result
-        while following < len(paths) and paths[following] in early:
-            yield paths[following], early[paths[following]]
-            following += 1
+        while awaited and awaited[0] in early:
+            yield awaited[0], early.pop(awaited.popleft())
 
 
-def _write(results: Iterable[Result], folder: OutputFolder) -> int:
-    """Writes the transcripts to ``folder``. Returns how many recordings failed."""
+def _readable(results: Iterable[Result], failed: list[Path]) -> Iterator[tuple[Path, Transcript]]:
+    """The transcripts; the others are named on stderr, with the reason, and added to ``failed``."""
     from speechssl.errors import AudioError
 
-    failed = 0
     for path, result in results:
         if isinstance(result, AudioError):
-            failed += _report(result)
+            click.echo(f"error: {' '.join(str(result).split())}", err=True)
+            failed.append(path)
         else:
-            folder.write(path, result)
-    return failed
+            yield path, result
 
 
 def _print(
-    results: Iterable[Result], form: str | None, line_characters: int, out: Path | None
-) -> int:
+    transcripts: Iterable[tuple[Path, Transcript]],
+    form: str | None,
+    line_characters: int,
+    out: Path | None,
+) -> None:
     """Prints the transcripts, or writes what would be printed to ``out``.
 
-    ``form`` is the format of a single recording; None for lines of path, tabulator, text. Returns
-    how many recordings failed.
+    ``form`` is the format of a single recording; None for lines of path, tabulator, text.
     """
     from speechssl.decoding.outputs import render
-    from speechssl.errors import AudioError
     from speechssl.files import write_text
 
-    failed = 0
     printed = []
-    for path, result in results:
-        if isinstance(result, AudioError):
-            failed += _report(result)
-            continue
+    for path, transcript in transcripts:
         if form is None:
-            text = f"{path}\t{result.text}\n"
+            text = f"{path}\t{transcript.text}\n"
         else:
-            text = render(
-                result, form, "stdin" if path == Path("-") else path.stem, line_characters
-            )
+            name = "stdin" if path == Path("-") else path.stem
+            text = render(transcript, form, name, line_characters)
         if out is None:
             click.echo(text, nl=False)
         else:
             printed.append(text)
     if out is not None and printed:
         write_text(out, "".join(printed))
-    return failed
-
-
-def _report(error: Exception) -> int:
-    """Says what is wrong with a recording. Returns 1, which one more has failed."""
-    click.echo(f"error: {' '.join(str(error).split())}", err=True)
-    return 1

@@ -51,7 +51,7 @@ MP3_PADDING = 2 * 1152
 """Samples that the header of an MP3 may promise beyond what it decodes to: the encoder's delay and
 padding, at most two frames."""
 
-_UNKNOWN_FRAMES = 2**63 - 1
+UNKNOWN_FRAMES = 2**63 - 1
 """The length by libsndfile of a FLAC that went through a pipe, which it cannot read either."""
 
 
@@ -181,7 +181,9 @@ def audio_seconds(path: Path | str) -> float:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return float(librosa.get_duration(path=path))
-        return float(soundfile.info(path).duration)
+        header = soundfile.info(path)
+        require_length(header.frames)
+        return float(header.duration)
     except Exception as error:
         raise undecodable(path, error) from None
 
@@ -263,8 +265,7 @@ def _decode_with_sndfile(
     try:
         with soundfile.SoundFile(content or path) as file:
             rate = int(file.samplerate)
-            if file.frames == _UNKNOWN_FRAMES:
-                raise RuntimeError("its header does not say how long it is")
+            require_length(file.frames)
             first = round(start * rate)
             rest = max(0, file.frames - first)
             count = rest if duration is None else min(rest, round(duration * rate))
@@ -293,6 +294,12 @@ def _decode_with_ffmpeg(path: Path, start: float, duration: float | None) -> tup
         raise undecodable(path, error) from None
     tensor = torch.from_numpy(samples)
     return (tensor[:, None] if tensor.dim() == 1 else tensor.T), int(rate)
+
+
+def require_length(frames: int) -> None:
+    """Raises ``RuntimeError``, as decoders do, where a header leaves the length open."""
+    if frames == UNKNOWN_FRAMES:
+        raise RuntimeError("its header does not say how long it is")
 
 
 def undecodable(path: Path, error: Exception) -> AudioError:

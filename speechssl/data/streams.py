@@ -20,6 +20,7 @@ from torch import Tensor
 from speechssl.data.audio import (
     FFMPEG_SUFFIXES,
     MP3_PADDING,
+    UNKNOWN_FRAMES,
     check_file,
     resample,
     size_is_known,
@@ -66,7 +67,8 @@ def file_seconds(path: Path | str) -> float | None:
         header = soundfile.info(path)
     except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError):
         return None
-    return float(header.frames) / float(header.samplerate)
+    unknown = header.frames == UNKNOWN_FRAMES
+    return None if unknown else float(header.frames) / float(header.samplerate)
 
 
 def pipe_blocks(stream: BinaryIO, name: str = "stdin") -> Iterator[Tensor]:

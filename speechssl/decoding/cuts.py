@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from torch import Tensor
-from tqdm import tqdm
 
 from speechssl.data.audio import read_cut
 from speechssl.data.loading import sorted_batches
 from speechssl.data.manifest import cut_text
 from speechssl.data.text import Tokens
 from speechssl.decoding.ahead import compute_batches
+from speechssl.decoding.progress import AudioProgress
 from speechssl.decoding.segments import mark_pauses
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.decoding.words import confidence_of, token_spans
@@ -21,12 +21,6 @@ from speechssl.hypotheses import Hypothesis
 
 if TYPE_CHECKING:
     from lhotse import CutSet, MonoCut
-
-PROGRESS = (
-    "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio "
-    "[{elapsed}<{remaining}, {rate_noinv:.0f} times real time]"
-)
-"""The progress bar, in tqdm's fields."""
 
 
 def check_references(cuts: CutSet, tokens: Tokens) -> None:
@@ -93,7 +87,7 @@ def _log_probs(
 
     def compute() -> Iterator[tuple[MonoCut, Tensor]]:
         total = sum(cut.duration for cut in cuts)
-        with tqdm(total=total, desc="decode", bar_format=PROGRESS, disable=None) as progress:
+        with AudioProgress("decode", total) as progress:
             batches = list(sorted_batches(cuts, transcriber.batch_seconds))
             for batch in compute_batches(transcriber, read_cut, batches):
                 for cut, computed in batch:

@@ -34,15 +34,15 @@ def read_lexicon(path: Path | str, tokens: Tokens) -> Lexicon:
     """Reads a lexicon file.
 
     Raises ``LanguageModelError`` if it is missing or empty, or if a line has no spelling or a
-    symbol that is not one of ``tokens``. Where these are subwords, a word spelled by its
+    symbol with which ``tokens`` spell no word. Where these are subwords, a word spelled by its
     characters is spelled by subwords.
     """
-    ids = {symbol: i for i, symbol in enumerate(tokens.symbols)}
+    ids = {symbol: i for i, symbol in enumerate(tokens.symbols[2:], start=2)}
     lexicon: Lexicon = {}
     for number, word, symbols in _spellings(path):
         unknown = [symbol for symbol in symbols if symbol not in ids]
         if unknown:
-            raise _malformed(path, number, f"the model has no token {unknown[0]!r}")
+            raise _malformed(path, number, f"the model spells no word with {unknown[0]!r}")
         spelling = [ids[symbol] for symbol in symbols]
         if tokens.units == "bpe" and "".join(symbols) == word:
             spelling = tokens.encode(word)

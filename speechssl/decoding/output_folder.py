@@ -38,6 +38,7 @@ class OutputFolder:
 
     def __post_init__(self) -> None:
         self._names: dict[Path, str] = {}
+        self._origins: dict[Path, dict[str, Any]] = {}
         self._record: dict[str, dict[str, Any]] = {}
         record = self.folder / RECORD
         text = record.read_bytes() if record.exists() else b""
@@ -49,27 +50,28 @@ class OutputFolder:
             except (ValueError, KeyError, AttributeError):
                 continue  # the last line of a run that was killed
 
-    def plan(self, recordings: Iterable[tuple[Path, Path]]) -> list[Path]:
+    def plan(self, recordings: Sequence[tuple[Path, Path]]) -> list[Path]:
         """The recordings still to be transcribed, in order.
 
-        ``recordings`` are (root, path): a path below the root keeps its subfolders. Raises
-        ``RunFolderError`` if a file that would be written exists and belongs to other audio,
-        another model or other settings (without ``overwrite``), or if two recordings would be
-        written to the same file.
+        ``recordings`` are (root, path): a path below the root keeps its subfolders. Transcripts are
+        remembered as those of the audio as it is now, so the next run knows of what has changed
+        since. Raises ``RunFolderError`` if a file that would be written exists and belongs to other
+        audio, another model or other settings (without ``overwrite``), or if two recordings would
+        be written to the same file.
         """
-        self._names = _names(list(dict.fromkeys(recordings)))
+        self._names = _names(recordings)
+        self._origins = {path: self._origin(path) for path in self._names}
         if self.overwrite:
             return list(self._names)
-        unfinished = [path for path in self._names if self._missing(path)]
-        foreign = [output for path in unfinished for output in self._missing(path)]
-        foreign = [output for output in foreign if output.exists()]
+        missing = {path: self._missing(path) for path in self._names}
+        foreign = [output for outputs in missing.values() for output in outputs if output.exists()]
         if foreign:
             others = f", as do {len(foreign) - 1} more files" if len(foreign) > 1 else ""
             raise RunFolderError(
                 f"{foreign[0]}: exists and belongs to other audio, another model or other options"
                 f"{others}; give another --output-dir, or --overwrite to replace."
             )
-        return unfinished
+        return [path for path, outputs in missing.items() if outputs]
 
     def write(self, path: Path, transcript: Transcript) -> None:
         """Writes the transcript of the recording ``path`` in every format."""
@@ -82,11 +84,11 @@ class OutputFolder:
         return {form: self.folder / (self._names[path] + SUFFIXES[form]) for form in self.formats}
 
     def _missing(self, path: Path) -> list[Path]:
-        """The files of ``path`` that are not there or do not belong to it as it is now."""
+        """The files of ``path`` that are not there or do not belong to it."""
         return [
             output
             for output in self._outputs(path).values()
-            if not output.exists() or self._record.get(self._key(output)) != self._origin(path)
+            if not output.exists() or self._record.get(self._key(output)) != self._origins[path]
         ]
 
     def _remember(self, output: Path, path: Path) -> None:
@@ -96,7 +98,7 @@ class OutputFolder:
         nobody knows. So that it leaves no old file either that is taken for the new one, what
         belongs to something else is removed first.
         """
-        key, origin = self._key(output), self._origin(path)
+        key, origin = self._key(output), self._origins[path]
         if self._record.get(key) == origin:
             return
         output.unlink(missing_ok=True)
@@ -124,9 +126,9 @@ class OutputFolder:
 def recordings_in(
     roots: Iterable[Path],
 ) -> tuple[list[tuple[Path, Path]], list[tuple[Path, AudioError]]]:
-    """The recordings at ``roots`` as (root, path). Also, with the reason, the roots that have none
-    and the recordings whose names cannot be written."""
-    found: list[tuple[Path, Path]] = []
+    """The recordings at ``roots`` as (root, path), each once. Also, with the reason, the roots that
+    have none and the recordings whose names cannot be written."""
+    found: dict[Path, Path] = {}  # the root of each path
     bad: list[tuple[Path, AudioError]] = []
     for root in roots:
         try:
@@ -137,13 +139,13 @@ def recordings_in(
         for path in paths:
             shown = printable(path)
             if shown == str(path):
-                found.append((root if root.is_dir() else root.parent, path))
+                found.setdefault(path, root if root.is_dir() else root.parent)
             else:
                 bad.append((path, AudioError(f"{shown}: its name is not UTF-8; rename it.")))
-    return found, bad
+    return [(root, path) for path, root in found.items()], bad
 
 
-def _names(recordings: list[tuple[Path, Path]]) -> dict[Path, str]:
+def _names(recordings: Sequence[tuple[Path, Path]]) -> dict[Path, str]:
     """What the transcript of each recording is called, without the ending of the format.
 
     It is the recording's name without its ending; with it where two would be called the same.

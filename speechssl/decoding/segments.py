@@ -70,8 +70,7 @@ def mark_pauses(log_probs: Tensor, separator: int) -> Tensor:
 
     So every decoder, with or without a lexicon, ends a word there.
     """
-    inner = [(start + stop) // 2 for start, stop in pauses(log_probs) if start > 0]
-    inner = [frame for frame in inner if (log_probs[frame:].argmax(-1) != BLANK).any()]
+    inner = [(a + b) // 2 for a, b in pauses(log_probs) if a > 0 and b < len(log_probs)]
     if not inner:
         return log_probs
     marked = log_probs.clone()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from speechssl.decoding.transcript import Symbol, Word
 
@@ -55,17 +56,26 @@ def subtitles(words: Sequence[Word], line_characters: int = LINE_CHARACTERS) -> 
 
 
 def _fitting(word: Word, limit: int) -> list[Word]:
-    """``word``, divided if it is longer than a line (as in languages without spaces)."""
-    if len(word.text) <= limit or "".join(s.text for s in word.symbols) != word.text:
+    """``word``, divided if it is longer than a line (as in languages without spaces).
+
+    Where its symbols spell something else than the text, which may have punctuation that is not
+    said, the letters of the text are spread evenly over those of the symbols.
+    """
+    length = len(word.text)
+    if length <= limit:
         return [word]
-    pieces: list[list[Symbol]] = [[]]
-    for symbol in word.symbols:
-        if sum(len(other.text) for other in pieces[-1]) + len(symbol.text) > limit:
-            pieces.append([])
-        pieces[-1].append(symbol)
+    heard = word.symbols or [Symbol(word.text, word.start, word.end)]
+    times = [
+        symbol.start + (symbol.end - symbol.start) * letter / len(symbol.text)
+        for symbol in heard
+        for letter in range(len(symbol.text))
+    ]
+    times.append(word.end)
+    cuts = [*range(0, length, limit), length]
+    at = [round(times[cut * (len(times) - 1) // length], 3) for cut in cuts]
     return [
-        Word("".join(s.text for s in piece), piece[0].start, piece[-1].end, word.confidence, piece)
-        for piece in pieces
+        Word(word.text[i:j].strip(), start, end, word.confidence)
+        for (i, j), (start, end) in zip(pairwise(cuts), pairwise(at))
     ]
 
 

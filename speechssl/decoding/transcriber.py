@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from speechssl.data.batch import collate
+from speechssl.data.batch import batches_by_length, collate
 from speechssl.data.streams import file_blocks
 from speechssl.data.text import SEPARATOR
 from speechssl.decoding.at_once import batches_at_once, cores_for_batches, map_at_once
@@ -21,6 +22,7 @@ from speechssl.decoding.transcript import Transcript, Word
 from speechssl.decoding.windows import WHOLE, Span, Window, cut_windows
 from speechssl.decoding.words import to_words, token_spans
 from speechssl.devices import Precision, choose_precision, find_device
+from speechssl.errors import ModelFolderError
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
 from speechssl.models.folder import load_ctc
 from speechssl.models.quantization import quantize
@@ -62,11 +64,17 @@ class Transcriber:
         for CPUs only, the encoder's large products are those of 8-bit integers (see ``quantize``)
         and the others what "auto" is. ``batch_seconds`` of audio, padding included, are computed
         at once; None is what suits the device. Raises ``ModelFolderError`` if the folder holds no
-        recogniser and ``ConfigError`` if the device is not there, or not made for int8.
+        recogniser, or one whose weights are not finite, and ``ConfigError`` if the device is not
+        there, or not made for int8.
         """
         self.device = find_device(device)
         self.precision = choose_precision(precision, self.device)
         model, self.tokens = load_ctc(model_folder)
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            raise ModelFolderError(
+                f"{model_folder}: holds weights that are NaN or infinite; export an earlier "
+                "checkpoint of its run, or train it again."
+            )
         self.model = model.to(self.device).eval()
         plain = self.precision  # that of what is not quantized
         if plain == "int8":
@@ -161,7 +169,7 @@ class Transcriber:
         return Transcript(text, words, round(meter.seconds, 3), alternatives)
 
     def read(
-        self, log_probs: Tensor, offset: float = 0.0, meter: LevelMeter | None = None
+        self, log_probs: Tensor, offset: float, meter: LevelMeter
     ) -> tuple[list[Word], list[tuple[str, float]]]:
         """Decodes one segment: ``log_probs`` [T, V] on the CPU, from second ``offset`` on.
 
@@ -175,7 +183,7 @@ class Transcriber:
             num_frames=len(log_probs),
             text=best.text,
             offset=offset,
-            levels=meter.levels(offset, len(log_probs) / FRAME_RATE) if meter else None,
+            levels=meter.levels(offset, len(log_probs) / FRAME_RATE),
         )
         return words, [(other.text, other.score) for other in others]
 
@@ -186,13 +194,16 @@ class Transcriber:
 
         ``waveforms`` are [S_i] float32 at 16 kHz; the results are [T_i, V] float32 with T_i =
         ``num_frames(S_i)``, which is 0 for recordings shorter than one frame. Those of one window
-        are computed together.
+        are computed in batches of up to ``batch_seconds``.
         """
         results = [torch.empty(0, len(self.tokens)) for _ in waveforms]
         lengths = [num_frames(len(waveform)) for waveform in waveforms]
         short = [i for i, frames in enumerate(lengths) if 0 < frames <= self.window_frames]
-        for i, log_probs in zip(short, self._together([waveforms[i] for i in short])):
-            results[i] = log_probs
+        seconds = np.array([len(waveforms[i]) / SAMPLE_RATE for i in short])
+        for places in batches_by_length(seconds, self.batch_seconds):
+            batch = [short[place] for place in places]
+            for i, log_probs in zip(batch, self._together([waveforms[i] for i in batch])):
+                results[i] = log_probs
         for i, frames in enumerate(lengths):
             if frames > self.window_frames:
                 results[i] = torch.cat(list(self.stream_log_probs([waveforms[i]])))

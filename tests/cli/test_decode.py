@@ -171,6 +171,7 @@ def test_hotwords_from_a_file_and_by_name(speechssl, fails, recogniser, corpus, 
     heard = " ".join(hypothesis.text for hypothesis in read_hypotheses(out)).split()
     assert {"haha", "dach"} & set(heard)
     assert "hotword 'zoë'" in fails(*arguments, "--hotwords", "zoë")
+    assert "hotword 'zzz" in fails(*arguments, "--hotwords", "z" * 300)  # too long for a file name
 
 
 def test_options_win_over_the_file(speechssl, fails, recogniser, corpus, tmp_path):

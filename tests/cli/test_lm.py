@@ -33,6 +33,8 @@ def test_errors(speechssl, fails, tmp_path):
     text.write_text("...\n")
     assert "not one word" in fails("lm", text, out)
     assert "nothing.txt" in fails("lm", tmp_path / "nothing.txt", out)
+    text.write_text("a b\n")
+    assert "nothing.txt" in fails("lm", text, out, "--dev", tmp_path / "nothing.txt")
     assert not out.exists()
     text.write_bytes(b"\xff\xfe")
     assert "not UTF-8" in fails("lm", text, out)

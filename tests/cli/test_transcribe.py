@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import srt
 from click.testing import CliRunner
 
 from speechssl.cli.main import group
+from speechssl.cli.transcribe import _in_order
 from speechssl.decoding.ngram import estimate
 from speechssl.decoding.transcriber import Transcriber
+from speechssl.decoding.transcript import Transcript
+from tests.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,34 @@ def test_output_folder(speechssl, fails, recogniser, corpus, recordings, tmp_pat
     message = fails(*arguments, "--beam", 3)  # other options: not the same transcripts
     assert "another model or other options" in message
     assert speechssl(*arguments, "--beam", 3, "--overwrite").exit_code == 0
+
+
+def test_progress_on_a_terminal(recogniser, recordings, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    arguments = ["transcribe", str(recogniser), str(recordings[0]), "--out", str(tmp_path / "text")]
+    group.main(arguments, standalone_mode=False)
+    assert "transcribe: 100%" in terminal.getvalue()
+    assert "s of audio/s" in terminal.getvalue()
+
+
+def test_a_recording_named_twice_is_one(speechssl, recogniser, corpus, recordings, tmp_path):
+    twice = ("transcribe", recogniser, recordings[0], corpus / "audio")
+    assert len(speechssl(*twice).stdout.splitlines()) == 20
+    speechssl(*twice, "--output-dir", tmp_path / "out")
+    assert "20 of 20" in speechssl(*twice, "--output-dir", tmp_path / "out").stderr
+
+
+def test_what_is_printed_is_not_held(recordings):
+    """Results come batch by batch, and in the order of the files they leave."""
+    results = [(path, Transcript(path.stem, [], 1.0)) for path in recordings]
+    marks = [weakref.ref(transcript) for _, transcript in results]
+    results.reverse()
+    ordered = _in_order((results.pop() for _ in recordings), list(recordings))
+    for number, path in enumerate(recordings):
+        found, transcript = next(ordered)
+        assert (found, transcript.text) == (path, path.stem)
+        del transcript
+        assert [mark() for mark in marks[:number]] == [None] * number
 
 
 def test_output_folder_knows_the_files_of_the_settings(

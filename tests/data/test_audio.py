@@ -14,6 +14,7 @@ from lhotse import AudioSource, CutSet, MonoCut, Recording
 
 from speechssl.data.audio import (
     AUDIO_SUFFIXES,
+    audio_seconds,
     cut_samples,
     decode_audio,
     find_audio,
@@ -22,7 +23,7 @@ from speechssl.data.audio import (
     resample,
     resampled_length,
 )
-from speechssl.data.streams import file_blocks
+from speechssl.data.streams import file_blocks, file_seconds
 from speechssl.errors import AudioError
 
 
@@ -183,8 +184,10 @@ def test_a_flac_that_went_through_a_pipe(tmp_path: Path) -> None:
     content[21] &= 0xF0  # 36 bits of STREAMINFO hold the number of samples; 0 if it is not known
     content[22:26] = bytes(4)
     path.write_bytes(content)
-    with pytest.raises(AudioError, match=r"does not say how long it is.*convert it"):
-        read_audio(path)
+    for read in (read_audio, audio_seconds):
+        with pytest.raises(AudioError, match=r"does not say how long it is.*convert it"):
+            read(path)
+    assert file_seconds(path) is None
 
 
 def test_raw_samples(tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ def test_written_on_windows(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("ab a b |\nx x |\n", "line 2: the model has no token 'x'"),
-        ("ab a b |\n\n\nx x |\n", "line 4: the model has no token 'x'"),
+        ("ab a b |\nx x |\n", "line 2: the model spells no word with 'x'"),
+        ("ab a b |\n\n\nx x |\n", "line 4: the model spells no word with 'x'"),
+        ("ab a <blank> b |\n", "line 1: the model spells no word with '<blank>'"),
+        ("ab a | b |\n", r"line 1: the model spells no word with '\|'"),
         ("ab\n", "line 1: has no spelling"),
         ("\n", "has no words"),
         (None, "cannot be read"),

@@ -143,6 +143,15 @@ def test_same_names(audio, tmp_path):
     ]
 
 
+def test_audio_that_changes_while_it_is_transcribed(audio, tmp_path):
+    folder = open_folder(tmp_path / "out")
+    [path] = folder.plan(recordings_in([audio / "one.wav"])[0])
+    path.write_bytes(b"another recording")
+    folder.write(path, YES)  # of what was there before
+    with pytest.raises(RunFolderError, match="belongs to other audio"):
+        planned(open_folder(tmp_path / "out"), audio / "one.wav")
+
+
 def test_touched_audio_is_new_audio(audio, tmp_path):
     write_all(open_folder(tmp_path / "out"), audio)
     os.utime(audio / "one.wav", ns=(1, 1))

@@ -58,8 +58,18 @@ def test_words_longer_than_a_line():
     shown = subtitles([Word(letters, 0.0, 5.0, 0.9, symbols)], 20)
     assert [line for s in shown for line in s.lines] == [letters[:20], letters[20:40], letters[40:]]
     assert shown[-1].start in (0.0, 4.0)
-    unknown = subtitles([Word("x" * 50, 0.0, 5.0, 0.9)], 20)  # without symbols it stays whole
-    assert unknown[0].lines == ["x" * 50]
+    unknown = subtitles([Word("x" * 50, 0.0, 5.0, 0.9)], 20)
+    assert [line for s in unknown for line in s.lines] == ["x" * 20, "x" * 20, "x" * 10]
+
+
+def test_long_words_with_what_is_not_said():
+    """A text to align has punctuation, so its letters are not the symbols that were heard."""
+    symbols = [Symbol("他", i * 0.1, (i + 1) * 0.1) for i in range(40)]
+    written = "「" + "他" * 20 + "、" + "他" * 20 + "。」 —"
+    pieces = subtitles([Word(written, 0.0, 4.0, 0.9, symbols)], 10)
+    assert all(len(line) <= 10 for s in pieces for line in s.lines)
+    assert "".join(line for s in pieces for line in s.lines) == written
+    assert all(a.start < a.end <= b.start for a, b in itertools.pairwise(pieces))
 
 
 def test_nothing():

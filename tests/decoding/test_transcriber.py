@@ -10,6 +10,8 @@ from speechssl.decoding.transcriber import Transcriber
 from speechssl.devices import multiplies_int8
 from speechssl.errors import AudioError, ConfigError, ModelFolderError
 from speechssl.frames import num_frames
+from speechssl.models.folder import save_model_folder
+from tests.decoding.conftest import TOKENS, random_model
 
 
 def noise(seconds: float) -> Tensor:
@@ -128,6 +130,16 @@ def test_batch_equals_one_by_one(babbler):
     assert all(texts[:2])
 
 
+def test_no_more_is_computed_at_once_than_asked_for(babbler):
+    transcriber = Transcriber(babbler, batch_seconds=2)
+    seen: list[torch.Size] = []
+    transcriber.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    transcriber.transcribe([noise(seconds) for seconds in (0.5, 0.9, 3.0, 0.6, 0.8)])
+    assert max(shape.numel() for shape in seen[1:]) <= 2 * 16_000
+    assert seen[0] == (1, 3 * 16_000)  # what is longer is computed alone
+    assert sum(shape[0] for shape in seen) == 5
+
+
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_lower_precision_is_close(babbler, precision):
     if precision == "int8" and not multiplies_int8(torch.device("cpu")):
@@ -166,6 +178,11 @@ def test_file_equals_waveform(babbler, corpus):
 def test_errors(babbler, tmp_path):
     with pytest.raises(ModelFolderError):
         Transcriber(tmp_path / "nothing")
+    broken = random_model()
+    torch.nn.init.constant_(broken.head.bias, torch.nan)
+    save_model_folder(tmp_path / "model", broken, tokens=TOKENS)
+    with pytest.raises(ModelFolderError, match="weights that are NaN"):
+        Transcriber(tmp_path / "model")
     with pytest.raises(ConfigError, match="device 'abacus'"):
         Transcriber(babbler, device="abacus")
     with pytest.raises(AudioError):
