@@ -1,7 +1,7 @@
 # What pretraining is worth: every objective against none, over minutes of transcripts and seeds.
-# `egs/<corpus>/run.sh --benchmark` sources it. It needs the functions corpus_stage and
-# targets_stage and the variables data, labelled (the transcribed corpus below $data), ctc (the
-# fine-tuning recipes $ctc.yaml and ${ctc}_scratch.yaml) and references (of the figure).
+# `egs/<corpus>/run.sh --benchmark` sources it. It needs the function corpus_stage and the variables
+# data, labelled (the transcribed corpus below $data), ctc (the fine-tuning recipes $ctc.yaml and
+# ${ctc}_scratch.yaml) and references (of the figure).
 #
 # The systems share network, updates and batches (recipes/*_tiny.yaml), so all objectives have seen
 # equal seconds of audio; with --equal time each gets as many updates as fit the time that `clusters`
@@ -131,7 +131,6 @@ score_benchmark() {
 }
 
 run_stage 0 "corpus" corpus_stage corpus
-run_stage 1 "cluster targets" targets_stage seed
 for minutes in $label_minutes; do take_transcripts "$minutes"; done
 for objective in $objectives; do prepare_recordings "$objective"; done
 echo "== pretraining: $objectives"
