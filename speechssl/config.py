@@ -70,18 +70,20 @@ def to_dict(instance: Any) -> dict[str, Any]:
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Reads a YAML mapping. Raises ``ConfigError`` if the file is missing or not a mapping."""
+    """Reads a YAML mapping. Raises ``ConfigError`` if the file is missing, is not a mapping, or
+    says a setting twice."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a YAML file.") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; give the path of a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from None
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
+    try:
+        values = _parse_yaml(text)
+    except ConfigError as problem:
         raise ConfigError(f"{path}: is not valid YAML ({problem}).") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected a mapping of settings at the top level.")
@@ -119,14 +121,36 @@ def parse_override(text: str) -> dict[str, Any]:
     if not equals or not name:
         raise ConfigError(f"override {text!r}: expected setting=value, as in optimizer.lr=1e-3.")
     try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
+        parsed: Any = _parse_yaml(value)
+    except ConfigError as problem:
         raise ConfigError(f"override {text!r}: {value!r} is no YAML value ({problem}).") from None
     for key in reversed(name.split(".")):
         parsed = {key: parsed}
     result: dict[str, Any] = parsed
     return result
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a mapping with a key twice, of which YAML would keep the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.composer.ComposerError(
+                    problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return node
+
+
+def _parse_yaml(text: str) -> Any:
+    """What ``text`` says. Raises ``ConfigError`` whose message is the problem alone."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except Exception as error:  # PyYAML lets those of int(), datetime() and recursion through
+        raise ConfigError(" ".join(str(error).split())) from None
 
 
 def _coerce(hint: Any, value: Any, where: str) -> Any:
@@ -171,10 +195,12 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if hint is bool and isinstance(value, bool):
             return value
         raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.")
+    if hint is int and isinstance(value, int):
+        return value  # float() would round it from 2^53 on
     if hint in (int, float):
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"{where}: expected {_name(hint)}, found {value!r}.") from None
         if hint is int:
             if not number.is_integer():

@@ -29,7 +29,7 @@ from speechssl.devices import find_device
 from speechssl.files import sha256
 from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, num_frames
 from speechssl.models.encoder import Encoder
-from speechssl.models.folder import WEIGHTS, load_encoder
+from speechssl.models.folder import WEIGHTS, check_finite, load_encoder
 from speechssl.models.frontend import FbankFrontend, FrontendConfig
 
 MFCC_HOP_SAMPLES = HOP_SAMPLES // 2
@@ -147,9 +147,11 @@ class ModelLayers:
         """``layers`` count from 1, 0 being the first layer's input; None stands for all. Those
         above the highest are not computed.
 
-        Raises ``ConfigError`` for a layer that the encoder does not have.
+        Raises ``ConfigError`` for a layer that the encoder does not have, and ``ModelFolderError``
+        where its weights are not finite.
         """
         self.encoder: Encoder = load_encoder(model).eval()
+        check_finite(self.encoder, model)
         last = self.encoder.config.layers
         self.layers = list(range(last + 1)) if layers is None else list(layers)
         for layer in self.layers:

@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ from torch import Tensor
 from speechssl.config import require
 from speechssl.data.index import Cuts
 from speechssl.data.manifest import hash_manifest, save_cuts
-from speechssl.errors import RunFolderError
+from speechssl.errors import ManifestError, RunFolderError
 from speechssl.extraction import SORTED_TOGETHER, ModelLayers, extract
 from speechssl.files import write_text
 from speechssl.frames import FRAME_RATE
@@ -74,11 +74,13 @@ def write_features(
 
     Shards that are there already stay; returns the number of cuts that were written. Cuts that are
     shorter than a frame, or cannot be read (at most 1 %), are left out. Raises ``RunFolderError``
-    if ``out`` holds something else, ``ConfigError`` for a layer that the model does not have, and
-    what reading models, manifests and audio raises.
+    if ``out`` holds something else, ``ConfigError`` for a layer that the model does not have,
+    ``ManifestError`` for ids that Lhotse would not find again, and what reading models, manifests
+    and audio raises.
     """
     features = ModelLayers(model, layers)
     cuts = Cuts.open(manifest)
+    _check_ids(cuts)
     settings = FeatureSettings(features.name, features.layers, hash_manifest(manifest), dtype)
     _claim(out, settings)
     shards = _missing_shards(out, np.flatnonzero(cuts.frames > 0))
@@ -157,6 +159,18 @@ def _missing_shards(out: Path, places: NDArray[np.int64]) -> dict[int, NDArray[n
     }
 
 
+def _check_ids(cuts: Cuts) -> None:
+    """Lhotse finds features by the path in the tar, which is no longer the id where that has "//",
+    "./" or a "/" at its end. Raises ``ManifestError`` for the first."""
+    for cut_id in cuts.ids():
+        file = PurePosixPath(f"{cut_id}.npy")
+        if (file.suffix, str(file.parent / file.stem)) != (".npy", cut_id):
+            raise ManifestError(
+                f"{cuts.path}: cut {cut_id!r}: Lhotse cannot read features of an id that is no "
+                "plain path; give ids without '//', './' and '/' at the end."
+            )
+
+
 def _cuts_file(out: Path, number: int) -> Path:
     return out / SHAR / f"cuts.{number:06d}.jsonl.gz"
 
@@ -168,7 +182,8 @@ def _claim(out: Path, settings: FeatureSettings) -> None:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
-            found = {}
+            found = None
+        found = found if isinstance(found, dict) else {}
         changed = [key for key, value in wanted.items() if found.get(key) != value]
         if changed:
             raise RunFolderError(

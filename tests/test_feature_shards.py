@@ -14,7 +14,13 @@ from speechssl.data.audio import read_cut
 from speechssl.data.manifest import cuts_path, load_cuts, save_cuts
 from speechssl.data.shards import write_shards
 from speechssl.data.targets import cut_frames
-from speechssl.errors import AudioError, ConfigError, RunFolderError
+from speechssl.errors import (
+    AudioError,
+    ConfigError,
+    ManifestError,
+    ModelFolderError,
+    RunFolderError,
+)
 from speechssl.extraction import ModelLayers
 from speechssl.feature_shards import write_features
 from speechssl.models.encoder import Encoder
@@ -97,6 +103,25 @@ def test_cuts_anywhere_in_a_recording(corpus_copy: Path, model: Path, tmp_path: 
     assert batch.shape == (2, int(lengths.max()), 16)
 
 
+@pytest.mark.parametrize("cut_id", ["a//b", "./a", "a/"])
+def test_ids_that_lhotse_would_not_find(
+    cut_id: str, corpus_copy: Path, model: Path, tmp_path: Path
+) -> None:
+    path = cuts_path(corpus_copy, "test")
+    save_cuts([next(iter(load_cuts(path))).with_id(cut_id)], path)
+    with pytest.raises(ManifestError, match="Lhotse cannot read features of an id"):
+        write_features(model, path, tmp_path / "out", [1])
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_finite(corpus: Path, tmp_path: Path) -> None:
+    encoder = Encoder(encoder_config("tiny", {"dim": 16, "layers": 1, "ffn_dim": 16, "heads": 2}))
+    torch.nn.init.constant_(encoder.norm.bias, torch.nan)
+    save_model_folder(tmp_path / "model", encoder)
+    with pytest.raises(ModelFolderError, match="holds weights that are NaN or infinite"):
+        write_features(tmp_path / "model", cuts_path(corpus, "dev"), tmp_path / "out", [1])
+
+
 def test_an_interrupted_run_goes_on(
     corpus_copy: Path, model: Path, tmp_path: Path, small_shards: None
 ) -> None:
@@ -131,6 +156,10 @@ def test_other_features_are_not_mixed_in(corpus: Path, model: Path, tmp_path: Pa
         write_features(model, path, out, [2], dtype="float16")
     with pytest.raises(RunFolderError, match=r"other settings \(manifest\)"):
         write_features(model, cuts_path(corpus, "test"), out, [1])
+    for damaged in ("[]", "{"):
+        (out / "settings.json").write_text(damaged)
+        with pytest.raises(RunFolderError, match=r"other settings \(model, layers"):
+            write_features(model, path, out, [1])
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("precious")
     with pytest.raises(RunFolderError, match="exists and holds no features"):

@@ -74,7 +74,9 @@ def command(
         fit_hours=fit_hours,
         fit_mb=fit_mb,
     )
-    wanted = [split for split in splits.split(",") if split]
+    wanted = [split.strip() for split in splits.split(",") if split.strip()]
+    if not wanted:
+        raise click.BadParameter("expected names with commas", param_hint="--splits")
     present = [s for s in wanted if s == wanted[0] or cuts_path(data_dir, s).exists()]
     report = label(data_dir, name, present, config, overwrite=overwrite)
     for split, numbers in report["splits"].items():

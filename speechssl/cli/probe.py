@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -76,7 +77,7 @@ def command(
     """
     from speechssl.probing.run import ProbeConfig, probe
 
-    out = out or model.with_name(f"{model.name}-probes")
+    out = out or Path(f"{os.path.normpath(model.absolute())}-probes")
     config = ProbeConfig(
         model=model,
         cuts=cuts,

@@ -22,9 +22,8 @@ from speechssl.decoding.transcript import Transcript, Word
 from speechssl.decoding.windows import WHOLE, Span, Window, cut_windows
 from speechssl.decoding.words import to_words, token_spans
 from speechssl.devices import Precision, choose_precision, find_device
-from speechssl.errors import ModelFolderError
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
-from speechssl.models.folder import load_ctc
+from speechssl.models.folder import check_finite, load_ctc
 from speechssl.models.quantization import quantize
 
 WINDOW_FRAMES = 30 * FRAME_RATE
@@ -70,11 +69,7 @@ class Transcriber:
         self.device = find_device(device)
         self.precision = choose_precision(precision, self.device)
         model, self.tokens = load_ctc(model_folder)
-        if not all(weight.isfinite().all() for weight in model.parameters()):
-            raise ModelFolderError(
-                f"{model_folder}: holds weights that are NaN or infinite; export an earlier "
-                "checkpoint of its run, or train it again."
-            )
+        check_finite(model, model_folder)
         self.model = model.to(self.device).eval()
         plain = self.precision  # that of what is not quantized
         if plain == "int8":

@@ -9,6 +9,7 @@ that is above 1.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -78,13 +79,14 @@ def compare(
 
     Raises ``CheckpointError`` naming the first output that differs by more than ``TOLERANCE``.
     """
+    assert theirs
     assert ours.keys() == theirs.keys(), (ours.keys(), theirs.keys())
     differences, largest = {}, {}
     for name, expected in theirs.items():
         assert ours[name].shape == expected.shape, name
         largest[name] = float(expected.abs().max())
         differences[name] = float((ours[name] - expected).abs().max())
-        if not differences[name] <= TOLERANCE * max(1.0, largest[name]):
+        if not differences[name] <= TOLERANCE * max(1.0, largest[name]) < math.inf:
             raise CheckpointError(
                 f"the conversion does not give the outputs of {library}: {name} differs by "
                 f"{differences[name]:.2g} (largest value {largest[name]:.2g}, tolerance "

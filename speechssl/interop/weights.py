@@ -14,6 +14,8 @@ from torch import Tensor
 
 from speechssl.errors import CheckpointError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 REMEDY = "fetch the checkpoint again from where it came"
 
 
@@ -35,7 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     All in float32 on the CPU. A PyTorch file is unpickled with torch's restricted unpickler,
     which builds tensors and plain containers and runs no code. Raises ``CheckpointError`` where
-    the file is missing, incomplete, or holds anything but tensors of floating-point numbers.
+    the file is missing, incomplete, or holds anything but tensors of finite numbers.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: is missing; {REMEDY}.")
@@ -51,12 +53,25 @@ def checked_tensors(values: Any, path: Path) -> dict[str, Tensor]:
     for name, value in values.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: {name!r} is not a tensor; {REMEDY}.")
-        if not value.is_floating_point():
+        if value.dtype not in FLOATS:
             raise CheckpointError(
                 f"{path}: tensor {name!r} is of type {value.dtype}, not of floating-point numbers; "
                 "give the unquantized checkpoint."
             )
+        if not _is_stored(value):
+            raise CheckpointError(f"{path}: does not hold all of tensor {name!r}; {REMEDY}.")
+        if not value.isfinite().all():
+            raise CheckpointError(
+                f"{path}: tensor {name!r} holds NaN or infinite numbers; give another checkpoint."
+            )
     return {name: value.detach().float().contiguous() for name, value in values.items()}
+
+
+def _is_stored(value: Tensor) -> bool:
+    """Whether all numbers of a tensor are there: a file may also hold sparse ones, outlines, and
+    few numbers that count as many."""
+    dense = value.layout == torch.strided and value.device.type == "cpu"
+    return dense and value.nbytes <= value.untyped_storage().nbytes()
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

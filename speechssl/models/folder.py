@@ -138,6 +138,16 @@ def load_ctc(path: Path | str) -> tuple[CTCModel, Tokens]:
     return loaded.model, loaded.tokens
 
 
+def check_finite(model: nn.Module, path: Path | str) -> None:
+    """Raises ``ModelFolderError`` where weights from the model folder ``path`` are not finite: the
+    model of a run that was lost, which would hear nothing."""
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise ModelFolderError(
+            f"{path}: holds weights that are NaN or infinite; export an earlier checkpoint of its "
+            "run, or train it again."
+        )
+
+
 def load_objective_weights(path: Path | str) -> dict[str, Tensor]:
     """The weights in a model folder that only pretraining needs, by their names in the objective;
     empty if there are none. Raises ``ModelFolderError`` where the file is missing or damaged."""

@@ -64,8 +64,37 @@ def divide(items: Sequence[Labelled], task: str) -> Division:
     return _divided(items, [item.cut_id in tested for item in items], how)
 
 
-def given(train: list[Labelled], test: Sequence[Labelled]) -> Division:
-    """``test`` as it is, without labels that cannot be learned from ``train``.
+def given(train: Sequence[Labelled], test: Sequence[Labelled], task: str) -> Division:
+    """``test`` as it is; what is in both is not learned from.
+
+    Raises ``ManifestError`` if then there is nothing to learn or to test.
+    """
+    tested = {item.cut_id for item in test}
+    unheard = [item for item in train if item.cut_id not in tested]
+    if not unheard:
+        raise ManifestError(
+            "all cuts to learn from are test cuts too; leave --test out, and a part of the cuts is "
+            "held out."
+        )
+    how = "test cuts as given"
+    if len(unheard) < len(train):
+        how += f" ({len(train) - len(unheard)} that are in both are not learned from)"
+    if any(item.speaker for item in test if item.speaker in {item.speaker for item in unheard}):
+        how += _CAVEATS.get(task, "")
+    return _comparable(unheard, test, how)
+
+
+def draw_division(division: Division, count: int, seed: int) -> Division:
+    """At most ``count`` examples on either side, see ``draw_examples``.
+
+    Raises ``ManifestError`` if what is drawn has nothing to learn or to test.
+    """
+    train, test = (draw_examples(items, count, seed) for items in (division.train, division.test))
+    return _comparable(train, test, division.how)
+
+
+def _comparable(train: list[Labelled], test: Sequence[Labelled], how: str) -> Division:
+    """``test`` without labels that cannot be learned from ``train``.
 
     Raises ``ManifestError`` if no label is left.
     """
@@ -82,7 +111,7 @@ def given(train: list[Labelled], test: Sequence[Labelled]) -> Division:
             "no label is both in the training and in the test cuts; leave --test out, and a part "
             "of the cuts is held out."
         )
-    return Division(train, tested, "test cuts as given")
+    return Division(train, tested, how)
 
 
 def draw_examples(items: list[Labelled], count: int, seed: int) -> list[Labelled]:
@@ -125,7 +154,7 @@ def _divided(items: Sequence[Labelled], tested: Sequence[bool], how: str) -> Div
             f"{len(items)} cuts with labels are too few to hold some out; give more cuts, or "
             "others with --test."
         )
-    return replace(given(train, test), how=how)
+    return _comparable(train, test, how)
 
 
 def _only(item: Labelled, known: set[str]) -> Labelled:

@@ -56,7 +56,7 @@ def label_utterances(
       the transcript, or ``NO_KEYWORD``; an utterance that has several is left out
     """
     found = []
-    wanted = [_spaced(keyword) for keyword in keywords]
+    wanted = list(dict.fromkeys(map(_spaced, keywords)))
     for place, cut in enumerate(tqdm(cuts, desc="labels", unit="cut", delay=2, disable=None)):
         label = _keyword(cut_text(cut), wanted) if task == "keyword" else _agreed(cut, task)
         if label is not None:

@@ -17,7 +17,7 @@ from speechssl.errors import ConfigError, RunFolderError
 from speechssl.extraction import draw_places
 from speechssl.files import write_text
 from speechssl.frames import FRAME_RATE
-from speechssl.probing.division import Division, divide, draw_examples, given
+from speechssl.probing.division import Division, divide, draw_division, given
 from speechssl.probing.labels import Labelled, label_frames, label_utterances, repeated
 from speechssl.probing.measures import cluster_purity, linear_probe, majority_accuracy
 from speechssl.probing.report import ProbeReport, draw_report
@@ -55,7 +55,9 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         require(self.examples > 1, "examples", "at least 2", self.examples)
-        require(2 <= self.clusters <= self.examples, "clusters", "2 to examples", self.clusters)
+        if self.task == "clusters":
+            sound = 2 <= self.clusters <= self.examples
+            require(sound, "clusters", "2 to examples", self.clusters)
         if self.aligner is not None and self.task not in ("phone", "clusters"):
             raise ConfigError("an aligner is for the tasks phone and clusters alone.")
         if self.keywords and self.task != "keyword":
@@ -75,13 +77,15 @@ def probe(config: ProbeConfig, out: Path, *, overwrite: bool = False) -> ProbeRe
     layers = ProbedLayers(config.model)
     cuts = Cuts.open(config.cuts)
     test_cuts = cuts if config.test is None else Cuts.open(config.test)
-    division = _divide(config, cuts, test_cuts)
-    train = draw_examples(division.train, config.examples, config.seed)
-    test = draw_examples(division.test, config.examples, config.seed)
+    division = draw_division(_divide(config, cuts, test_cuts), config.examples, config.seed)
+    if config.task == "clusters":
+        frames = sum(len(item.labels) for item in division.train)
+        rule = f"at most {frames}, the frames to learn from"
+        require(config.clusters <= frames, "clusters", rule, config.clusters)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".tmp-vectors-") as folder:
-        known = compute_vectors(cuts, train, layers, Path(folder), "train")
-        asked = compute_vectors(test_cuts, test, layers, Path(folder), "test")
+        known = compute_vectors(cuts, division.train, layers, Path(folder), "train")
+        asked = compute_vectors(test_cuts, division.test, layers, Path(folder), "test")
         measured = _measure(config, layers.names, known, asked)
     report = ProbeReport(
         task=config.task,
@@ -115,7 +119,7 @@ def _divide(config: ProbeConfig, cuts: Cuts, test_cuts: Cuts) -> Division:
         labelled = repeated(labelled, cuts.path)
     if config.test is None:
         return divide(labelled, config.task)
-    return given(labelled, _label(config, test_cuts))
+    return given(labelled, _label(config, test_cuts), config.task)
 
 
 def _label(config: ProbeConfig, cuts: Cuts) -> list[Labelled]:

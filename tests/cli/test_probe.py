@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from speechssl.data.manifest import cuts_path
 from speechssl.models.folder import save_model_folder
 from tests.decoding.conftest import random_model
@@ -26,6 +28,16 @@ def test_keywords_of_an_encoder(speechssl, corpus: Path, tmp_path: Path) -> None
     assert f"-> {model}-probes/keyword.json" in rows[-1]
     for ending in ("json", "png"):
         assert (tmp_path / "model-probes" / f"keyword.{ending}").is_file()
+
+
+def test_a_model_that_is_the_folder_one_is_in(
+    speechssl, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model_folder(tmp_path / "model", random_model().encoder)
+    monkeypatch.chdir(tmp_path / "model")
+    result = speechssl("probe", ".", cuts_path(corpus, "train"), "--task", "speaker")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "model-probes" / "speaker.json").is_file()
 
 
 def test_mistakes(fails, corpus: Path, recogniser: Path, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def test_rounding_grows_with_the_values(largest: float) -> None:
     for wrong in (1.1 * allowed, torch.nan, torch.inf):
         with pytest.raises(CheckpointError, match="loss differs by"):
             compare({"loss": torch.tensor([largest, wrong])}, theirs, "other", "")
+    with pytest.raises(CheckpointError, match="loss differs by inf"):
+        compare(theirs, {"loss": torch.tensor([largest, torch.inf])}, "other", "")
 
 
 def test_unproven_names_the_extra() -> None:

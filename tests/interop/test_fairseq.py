@@ -6,6 +6,7 @@ import copy
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -362,6 +363,23 @@ def test_a_network_that_fairseq_lacks_stays_here(tmp_path: Path) -> None:
 # What cannot come in
 
 
+@pytest.mark.parametrize("layers", [0, 1])
+def test_without_layers_the_position_embedding_is_compared(layers: int, tmp_path: Path) -> None:
+    encoder = Encoder(replace(small_config("waveform"), layers=layers))
+    save_model_folder(tmp_path / "model", encoder)
+    certificate, _ = export_model(tmp_path / "model", tmp_path / "out")
+    assert list(certificate.differences) == [f"layer {layers}"]
+
+
+def test_fairseq_has_no_projection_between_equal_widths(tmp_path: Path) -> None:
+    config = small_config("waveform")
+    narrow = replace(config, dim=config.frontend.channels)
+    save_model_folder(tmp_path / "model", Encoder(narrow))
+    with pytest.raises(CheckpointError, match="model: conv_feature_layers and encoder_embed_dim"):
+        export_model(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def refused(file: Path) -> str:
     """The message for a file that must be refused, after which nothing is there."""
     before = sorted(path.name for path in file.parent.iterdir())
@@ -388,6 +406,8 @@ def refused(file: Path) -> str:
         ("model", {"encoder_embed_dim": 64}, "has shape .* but the settings in it ask for"),
         ("model", {"encoder_layers": 3}, "'encoder.layers.2.* is missing"),
         ("model", {"encoder_layers": 1}, "'encoder.layers.1.* has no counterpart"),
+        ("model", {"encoder_embed_dim": 16}, "encoder_embed_dim are both 16; fairseq has no proj"),
+        ("model", {"_name": ["wav2vec2"]}, "holds model .*; supported are"),
         ("task", {"sample_rate": 8000}, "sample_rate is 8000; only 16000"),
     ],
 )
@@ -397,6 +417,31 @@ def test_settings_without_counterpart(
     checkpoint = checkpoint_of(build("Wav2Vec2ForPreTraining"))
     checkpoint["cfg"][section].update(changes)
     assert re.search(message, refused(save(checkpoint, tmp_path / "c.pt")))
+
+
+def test_what_is_added_to_the_blank_has_no_counterpart(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(build("Wav2Vec2ForCTC", vocab_size=len(SYMBOLS)))
+    checkpoint["cfg"]["model"]["blank_weight"] = 2.0
+    assert "blank_weight is 2.0; only 0" in refused(save(checkpoint, tmp_path / "c.pt"))
+
+
+def test_parts_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(build("HubertModel"))
+    heads = checkpoint["task_state"]
+    file = tmp_path / "c.pt"
+    for dictionaries in ([], {"km": 1}, 5):
+        checkpoint["task_state"] = {"dictionaries": dictionaries}
+        import_model(str(save(checkpoint, file)), tmp_path / "model")
+        shutil.rmtree(tmp_path / "model")
+    endless: list[object] = []
+    endless.append(endless)
+    checkpoint["task_state"] = {"dictionaries": endless}
+    assert "its settings contain themselves" in refused(save(checkpoint, file))
+    checkpoint["task_state"] = heads
+    mask = checkpoint["model"]["mask_emb"]
+    for part in (mask.to_sparse(), mask.to("meta"), mask[:1].expand(10**13)):
+        checkpoint["model"]["mask_emb"] = part
+        assert "does not hold all of tensor 'mask_emb'" in refused(save(checkpoint, file))
 
 
 def test_losses_without_counterpart_are_a_note(tmp_path: Path) -> None:
@@ -420,9 +465,8 @@ def test_missing_parts(tmp_path: Path) -> None:
     file = save(checkpoint, tmp_path / "c.pt")
     assert "'w2v_encoder.proj.bias' is missing" in refused(file)
     checkpoint["model"]["w2v_encoder.proj.bias"] = bias.fill_(torch.nan)
-    with pytest.raises(CheckpointError, match="log-probabilities differs by nan"):
-        import_model(str(save(checkpoint, tmp_path / "c.pt")), tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+    message = "'w2v_encoder.proj.bias' holds NaN or infinite numbers"
+    assert message in refused(save(checkpoint, tmp_path / "c.pt"))
     checkpoint["cfg"]["model"]["w2v_args"] = None
     assert "has no w2v_args" in refused(save(checkpoint, tmp_path / "c.pt"))
     checkpoint["cfg"] = None

@@ -38,6 +38,7 @@ from speechssl.interop.fairseq2 import export_model, import_model, recognises
 from speechssl.interop.fairseq2.cards import OMNILINGUAL, config_of, find_card, to_plain
 from speechssl.interop.fairseq2.layout import encoder_config
 from speechssl.interop.fairseq2.parity import their_outputs
+from speechssl.interop.fairseq2.reading import read_tensors
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.folder import (
@@ -364,6 +365,16 @@ def test_shares_of_several_processes(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
+def test_shares_of_a_hundred_processes_are_in_their_order(tmp_path: Path) -> None:
+    for rank in range(101):
+        torch.save({"rows": torch.tensor([float(rank)])}, tmp_path / f"sdp_{rank:02d}.pt")
+    tensors, _ = read_tensors(tmp_path, small_config("wav2vec2", "post"))
+    assert tensors["rows"].tolist() == list(range(101))
+    torch.save({"columns": torch.ones(1)}, tmp_path / "sdp_07.pt")
+    with pytest.raises(CheckpointError, match="'rows' is not a tensor in all sdp"):
+        read_tensors(tmp_path, small_config("wav2vec2", "post"))
+
+
 # What was trained here goes out, and fairseq2 loads it by name
 
 
@@ -446,6 +457,24 @@ def test_fairseq2_loads_ours_by_name(tmp_path: Path) -> None:
         torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "family"),
+    [({"frontend_gradient": 0.0}, "wav2vec2_asr"), ({"dim": 16}, "speechssl_model")],
+)
+def test_networks_at_the_edge_of_theirs(
+    changes: dict[str, Any], family: str, tmp_path: Path
+) -> None:
+    """A frozen frontend, and one that is as wide as the encoder (fairseq2 has no projection)."""
+    sizes = {"dim": 32, "layers": 1, "heads": 2, "ffn_dim": 48, "position_kernel": 8}
+    encoder = Encoder(EncoderConfig(frontend=FrontendConfig(channels=16), **{**sizes, **changes}))
+    tokens = Tokens.from_texts(["да нет"])
+    save_model_folder(tmp_path / "own", CTCModel(encoder, len(tokens)), tokens=tokens)
+    certificate, _ = export_model(tmp_path / "own", tmp_path / "out")
+    assert certificate.status == "proven"
+    card = yaml.safe_load((tmp_path / "out" / "card.yaml").read_text())
+    assert card["model_family"] == family
+
+
 def test_an_encoder_of_other_objectives_gets_new_heads(tmp_path: Path) -> None:
     encoder = own_model(tmp_path / "own", "waveform", "encoder")
     _, notes = export_model(tmp_path / "own", tmp_path / "out")
@@ -500,6 +529,7 @@ def test_settings_without_counterpart(
         ({"model_arch": "huge"}, "fairseq2 says: model_arch field"),
         ({"checkpoint": "nothing.pt"}, "nothing.pt: is missing"),
         ({"checkpoint": "."}, "is a folder without the sdp_*.pt"),
+        ({"normalize_waveform": "no"}, "normalize_waveform must be true or false, but is 'no'"),
         ({"tokenizer": "nothing.model"}, "fairseq2 says: "),
         ({"tokenizer": None, "tokens": "few.txt"}, "has 3 symbols for 12 outputs"),
     ],
@@ -544,7 +574,10 @@ def test_damaged_and_malicious_checkpoints(tmp_path: Path) -> None:
     assert "'extra' has no counterpart" in refused(folder, tmp_path / "model")
     state["final_proj.bias"].fill_(torch.nan)
     torch.save({"model": state}, folder / "model.pt")
-    assert "loss differs by nan" in refused(folder, tmp_path / "model")
+    assert "'final_proj.bias' holds NaN" in refused(folder, tmp_path / "model")
+    for changes in ({"quantizer.num_updates": "many"}, {3: torch.ones(1)}):
+        torch.save({"model": {**model.state_dict(), **changes}}, folder / "model.pt")
+        assert "fairseq2 says" in refused(folder, tmp_path / "model")
 
 
 def test_arch_of_fairseq2_itself_is_preferred() -> None:

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import transformers
 
 from speechssl.data.text import Tokens
+from speechssl.errors import CheckpointError
 from speechssl.interop.transformers.vocabulary import read_vocabulary, write_vocabulary
 
 
@@ -41,6 +43,22 @@ def test_special_tokens_from_either_file(tmp_path: Path) -> None:
     write(tmp_path, ["|", "[PAD]", "a"])
     (tmp_path / "special_tokens_map.json").write_text('{"pad_token": {"content": "[PAD]"}}')
     assert read_vocabulary(tmp_path, 3).order == [1, 0, 2]
+
+
+def test_of_two_special_tokens_the_one_that_transformers_takes(tmp_path: Path) -> None:
+    symbols = ["|", "[PAD]", "<pad>", "a"]
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "<pad>"}')
+    for settings, blank in (({}, 2), ({"added_tokens_decoder": {}}, 1)):
+        write(tmp_path, symbols, pad_token="[PAD]", **settings)
+        tokenizer = transformers.Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
+        assert tokenizer.pad_token_id == blank
+        assert read_vocabulary(tmp_path, 4).order[0] == blank
+
+
+def test_two_symbols_of_one_id(tmp_path: Path) -> None:
+    write(tmp_path, ["<pad>", "|", "a"], added_tokens_decoder={"2": {"content": "b"}})
+    with pytest.raises(CheckpointError, match="'a' and 'b' have the same id 2"):
+        read_vocabulary(tmp_path, 3)
 
 
 def test_capitals_alone_are_written_small(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from speechssl.errors import ManifestError
-from speechssl.probing.division import divide, draw_examples, given
+from speechssl.probing.division import divide, draw_division, draw_examples, given
 from speechssl.probing.labels import Labelled
 
 
@@ -24,6 +25,11 @@ def frames(counts: list[int]) -> list[Labelled]:
         Labelled(place, f"cut-{place}", None, tuple(f"{place}/{i}" for i in range(n)), np.arange(n))
         for place, n in enumerate(counts)
     ]
+
+
+def other(items: list[Labelled]) -> list[Labelled]:
+    """The same of another manifest."""
+    return [replace(item, cut_id=f"other-{item.cut_id}") for item in items]
 
 
 def voices(items: list[Labelled]) -> set[str | None]:
@@ -76,18 +82,38 @@ def test_the_division_does_not_depend_on_the_order() -> None:
 
 def test_what_cannot_be_learned_is_not_tested() -> None:
     train = said(["yes", "no"], ["a", "b"])
-    division = given(train, said(["no", "maybe"], ["c", "d"]))
+    division = given(train, other(said(["no", "maybe"], ["c", "d"])), "keyword")
     assert [item.labels for item in division.test] == [("no",)]
     known = frames([3, 2])
-    part = given(known, [Labelled(0, "x", None, ("1/1", "?", "0/2"), np.array([7, 8, 9]))]).test[0]
+    asked = Labelled(0, "x", None, ("1/1", "?", "0/2"), np.array([7, 8, 9]))
+    part = given(known, [asked], "phone").test[0]
     assert part.labels == ("1/1", "0/2")
     assert part.frames is not None
     assert part.frames.tolist() == [7, 9]
 
 
+def test_what_is_in_both_is_not_learned_from() -> None:
+    items = said(["yes", "no"] * 5, [*"abcdefghij"])
+    division = given(items, items[:4], "keyword")
+    assert [item.place for item in division.train] == [4, 5, 6, 7, 8, 9]
+    assert division.how == "test cuts as given (4 that are in both are not learned from)"
+    with pytest.raises(ManifestError, match="all cuts to learn from are test cuts too"):
+        given(items, items, "keyword")
+    heard = given(items, other(items[:4]), "phone").how
+    assert heard == "test cuts as given, so a voice may be on both sides"
+    assert given(items, other(items[:4]), "speaker").how == "test cuts as given"
+
+
+def test_what_is_drawn_must_differ() -> None:
+    division = divide(said(["yes", "no"] * 30, [None] * 60), "keyword")
+    assert len(draw_division(division, 40, seed=0).train) == 40
+    with pytest.raises(ManifestError, match=r"one label, '\w+'; there is nothing to tell apart"):
+        draw_division(division, 1, seed=0)
+
+
 def test_too_little_to_divide() -> None:
     with pytest.raises(ManifestError, match="no label is both in the training and in the test"):
-        given(said(["yes", "no"], ["a", "b"]), said(["maybe"], ["c"]))
+        given(said(["yes", "no"], ["a", "b"]), other(said(["maybe"], ["c"])), "keyword")
     with pytest.raises(ManifestError, match="one label, 'en'; there is nothing to tell apart"):
         divide(said(["en"] * 9, ["a", "b", "c"] * 3), "language")
     with pytest.raises(ManifestError, match="1 cuts with labels are too few to hold some out"):

@@ -40,7 +40,7 @@ def test_phones_of_unheard_speakers(corpus_copy: Path, recogniser: Path, tmp_pat
     train, test = (aligned_cuts(cuts_path(corpus_copy, split)) for split in ("train", "test"))
     config = ProbeConfig(recogniser, train, "phone", test=test, examples=300)
     report = probe(config, tmp_path)
-    assert report.split == "test cuts as given"
+    assert report.split == "test cuts as given, so a voice may be on both sides"
     assert (report.train_examples, report.units) == (300, "phones")
     assert report.test_utterances == 4
     assert accuracies(tmp_path / "phone.json")["log-mel"] > max(0.8, 2 * report.majority)
@@ -77,3 +77,12 @@ def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
         ProbeConfig(tmp_path, tmp_path, "phone", keywords=("yes",))
     with pytest.raises(ConfigError, match="clusters must be 2 to examples, but is 100"):
         ProbeConfig(tmp_path, tmp_path, "clusters", examples=99)
+    assert ProbeConfig(tmp_path, tmp_path, "speaker", examples=99).examples == 99
+
+
+def test_more_clusters_than_frames(corpus_copy: Path, recogniser: Path, tmp_path: Path) -> None:
+    cuts = aligned_cuts(cuts_path(corpus_copy, "train"))
+    config = ProbeConfig(recogniser, cuts, "clusters", clusters=9999)
+    with pytest.raises(ConfigError, match=r"clusters must be at most \d+, the frames to"):
+        probe(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from speechssl.errors import ConfigError
 from speechssl.interop.conversion import Renames
+from speechssl.interop.settings import PRE_NORM, SettingsTable, conv_layers, one_width
 from speechssl.models.encoder import EncoderConfig
-from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES, FrontendConfig
+from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES
 from speechssl.objectives.clusters import ClustersConfig
 from speechssl.objectives.contrastive import ContrastiveConfig
 
@@ -46,8 +47,9 @@ FIXED: dict[str, Any] = {
     "quantizer_depth": 1,
     "target_glu": False,
     "mask_channel_before": False,
+    "blank_weight": 0,  # added to a recogniser's logits of the blank
 }
-"""Settings of the encoder that have a single value here."""
+"""Settings of the network that have a single value here."""
 
 OTHER_LOSS = ("cross_sample_negatives", "codebook_negatives", "negatives_from_everywhere")
 """Settings of wav2vec 2.0's loss that there are not here; they do not change the network."""
@@ -106,6 +108,40 @@ def renames(task: Task) -> Renames:
     )
 
 
+_TABLE = SettingsTable(
+    {
+        "extractor_mode": "frontend.norm",
+        "conv_feature_layers": "frontend.channels",
+        "conv_bias": "frontend.bias",
+        "encoder_embed_dim": "dim",
+        "encoder_layers": "layers",
+        "encoder_attention_heads": "heads",
+        "encoder_ffn_embed_dim": "ffn_dim",
+        "layer_norm_first": "norm",
+        "conv_pos": "position_kernel",
+        "conv_pos_groups": "position_groups",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "activation_dropout": "activation_dropout",
+        "dropout_input": "input_dropout",
+        "encoder_layerdrop": "layer_drop",
+        "feature_grad_mult": "frontend_gradient",
+    },
+    forms={
+        "extractor_mode": (
+            lambda mode: "group" if mode == "default" else "layer",
+            lambda norm: "default" if norm == "group" else "layer_norm",
+        ),
+        "conv_feature_layers": (
+            lambda text: one_width([width for width, _, _ in parse_convolutions(text)]),
+            lambda width: str([tuple(layer) for layer in conv_layers(width)]),
+        ),
+        "layer_norm_first": PRE_NORM,
+    },
+)
+"""fairseq's settings of an encoder, and ours."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What ``cfg.model`` says about the network; the defaults are fairseq's."""
@@ -142,37 +178,22 @@ class Settings:
 
     def encoder(self, normalize_waveform: bool) -> EncoderConfig:
         """Our configuration of the encoder. Raises ``ConfigError`` for sizes that do not fit."""
-        widths = {width for width, _, _ in parse_convolutions(self.conv_feature_layers)}
-        if len(widths) != 1:
-            raise ConfigError(f"conv_feature_layers has several widths ({sorted(widths)}).")
         relative = self.relative_position_embedding
         if relative != self.gru_rel_pos:
             raise ConfigError(
                 f"gru_rel_pos is {self.gru_rel_pos} and relative_position_embedding {relative}; "
                 "only both together have a counterpart."
             )
-        return EncoderConfig(
-            frontend=FrontendConfig(
-                channels=widths.pop(),
-                norm="group" if self.extractor_mode == "default" else "layer",
-                bias=self.conv_bias,
-                normalize_waveform=normalize_waveform,
-            ),
-            dim=self.encoder_embed_dim,
-            layers=self.encoder_layers,
-            heads=self.encoder_attention_heads,
-            ffn_dim=self.encoder_ffn_embed_dim,
-            norm="pre" if self.layer_norm_first else "post",
-            position_kernel=self.conv_pos,
-            position_groups=self.conv_pos_groups,
-            relative_buckets=self.num_buckets if relative else 0,
-            relative_distance=self.max_distance if relative else EncoderConfig.relative_distance,
-            dropout=self.dropout,
-            attention_dropout=self.attention_dropout,
-            activation_dropout=self.activation_dropout,
-            input_dropout=self.dropout_input,
-            layer_drop=self.encoder_layerdrop,
-            frontend_gradient=self.feature_grad_mult,
+        config = _TABLE.encoder(vars(self), normalize_waveform, "settings")
+        if config.frontend.channels == config.dim:
+            raise ConfigError(
+                f"conv_feature_layers and encoder_embed_dim are both {config.dim}; fairseq has no "
+                "projection between them then, and here there always is one."
+            )
+        if not relative:
+            return config
+        return replace(
+            config, relative_buckets=self.num_buckets, relative_distance=self.max_distance
         )
 
     @property
@@ -207,28 +228,7 @@ def known_settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def encoder_settings(config: EncoderConfig) -> dict[str, Any]:
     """fairseq's settings for an encoder: the inverse of ``Settings.encoder``."""
-    layers = [
-        (config.frontend.channels, kernel, stride)
-        for kernel, stride in zip(CONV_KERNELS, CONV_STRIDES)
-    ]
-    return {
-        "extractor_mode": "default" if config.frontend.norm == "group" else "layer_norm",
-        "conv_feature_layers": str(layers),
-        "conv_bias": config.frontend.bias,
-        "encoder_embed_dim": config.dim,
-        "encoder_layers": config.layers,
-        "encoder_attention_heads": config.heads,
-        "encoder_ffn_embed_dim": config.ffn_dim,
-        "layer_norm_first": config.norm == "pre",
-        "conv_pos": config.position_kernel,
-        "conv_pos_groups": config.position_groups,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
-        "dropout_input": config.input_dropout,
-        "encoder_layerdrop": config.layer_drop,
-        "feature_grad_mult": config.frontend_gradient,
-    }
+    return _TABLE.theirs(config)
 
 
 def contrastive_settings(config: ContrastiveConfig) -> dict[str, Any]:

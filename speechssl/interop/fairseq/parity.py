@@ -32,7 +32,8 @@ def certify(ours: Ours, settings: Settings, tensors: Mapping[str, Tensor]) -> Ce
     """
     model, batch = _torchaudio_model(ours, settings, tensors), probe()
     found = outputs(ours, batch, {})
-    found.pop("layer 0")  # which torchaudio does not give
+    if len(ours.encoder.layers):
+        del found["layer 0"]  # which torchaudio does not give
     theirs: dict[str, list[Tensor]] = {name: [] for name in found}
     head, model.aux = model.aux, None
     for row in range(len(batch.lengths)):
@@ -41,8 +42,8 @@ def certify(ours: Ours, settings: Settings, tensors: Mapping[str, Tensor]) -> Ce
             waveform = normalize_waveforms(waveform, length)
         states, _ = model.extract_features(waveform)
         context, _ = model(waveform)  # the last state, behind the norm that there may be
-        for number, state in enumerate([*states[:-1], context], start=1):
-            theirs[f"layer {number}"].append(state[0])
+        for name, state in zip(found, [*states[:-1], context]):
+            theirs[name].append(state[0])
         if head is not None:
             log_probs = head(context[0]).log_softmax(-1)
             theirs["log-probabilities"].append(log_probs[:, ours.order])

@@ -46,10 +46,11 @@ def import_fairseq(source: Path, model_dir: Path) -> tuple[Certificate, list[str
     conversion; ``ModelFolderError`` where ``model_dir`` is something else. Nothing is written then.
     """
     checkpoint = read_checkpoint(source)
-    cfg = read_cfg(checkpoint, source)
+    told = _plain_parts(checkpoint, source)
+    cfg = _read_cfg(told, source)
     architecture, task, settings, normalize, notes = read_settings(cfg, source)
     tensors = checked_tensors(checkpoint.get("model"), source)
-    symbols = _symbols(checkpoint, cfg, task, source)
+    symbols = _symbols(told, cfg, task, source)
     tokens, order = None, None
     if task == "ctc":
         tokens, order = to_tokens(symbols or [""], str(source))
@@ -72,15 +73,19 @@ def import_fairseq(source: Path, model_dir: Path) -> tuple[Certificate, list[str
     return certificate, notes
 
 
-def read_cfg(checkpoint: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """The settings in a checkpoint as plain values: ``model`` and ``task`` at least."""
+def _plain_parts(checkpoint: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """What a checkpoint says of its weights, as plain values."""
     try:
-        for name in ("cfg", "args"):
-            values = plain(checkpoint.get(name))
-            if isinstance(values, dict):
-                return _sections(values)
+        return {name: plain(checkpoint.get(name)) for name in ("cfg", "args", "task_state")}
     except RecursionError:
         raise CheckpointError(f"{source}: its settings contain themselves.") from None
+
+
+def _read_cfg(told: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """The settings: ``model`` and ``task`` at least."""
+    for name in ("cfg", "args"):
+        if isinstance(told[name], dict):
+            return _sections(told[name])
     raise CheckpointError(
         f"{source}: holds no settings (cfg or args), so it is no checkpoint of fairseq's trainer."
     )
@@ -92,7 +97,7 @@ def read_settings(
     """fairseq's name of the model, what it is for, its settings, whether it takes normalised
     waveforms, and notes. Raises ``CheckpointError`` for what has no counterpart."""
     architecture = cfg["model"].get("_name")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise CheckpointError(f"{source}: holds model {architecture!r}; supported are {known}.")
     encoder_name, task = ARCHITECTURES[architecture]
@@ -114,7 +119,7 @@ def read_settings(
             for name, theirs in CTC_OVERRIDES.items()
             if model.get(name) is not None
         }
-        model = {**inner["model"], **overrides}
+        model = {**inner["model"], **overrides, "blank_weight": model.get("blank_weight")}
     for name, only in FIXED.items():
         if model.get(name) not in (None, only):
             raise CheckpointError(
@@ -152,15 +157,16 @@ def _sections(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _symbols(
-    checkpoint: Mapping[str, Any], cfg: Mapping[str, Any], task: Task, source: Path
+    told: Mapping[str, Any], cfg: Mapping[str, Any], task: Task, source: Path
 ) -> list[str] | None:
     """What the outputs stand for: letters of a recogniser, HuBERT's clusters. From the checkpoint,
     or, for a recogniser, from ``dict.<labels>.txt`` beside it."""
-    state = plain(checkpoint.get("task_state"))
-    state = state if isinstance(state, dict) else {}
+    state = told["task_state"] if isinstance(told["task_state"], dict) else {}
     if task == "pretraining":
-        [dictionary] = (state.get("dictionaries") or [None])[:1]
-        return symbols_of(dictionary)
+        dictionaries = state.get("dictionaries")
+        if not isinstance(dictionaries, list) or not dictionaries:
+            return None
+        return symbols_of(dictionaries[0])
     symbols = symbols_of(state.get("target_dictionary"))
     if symbols is not None:
         return symbols
@@ -196,7 +202,7 @@ def _outline(
             labels = tensors.get("label_embs_concat")
             if labels is None and "final_proj.weight" not in tensors:
                 return Ours(encoder.eval())
-            clusters = 2 if labels is None else len(labels)
+            clusters = len(labels) if labels is not None and labels.dim() else 2
             return Ours(encoder.eval(), Clusters(settings.clusters(), config, clusters).eval())
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.files import atomic_path
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE
 from speechssl.interop.certificate import FILE as CERTIFICATE
@@ -62,7 +63,10 @@ def export_fairseq(model_dir: Path, out: Path) -> tuple[Certificate, list[str]]:
     if ours.tokens is not None and symbols is not None:
         _, ours.order = to_tokens(symbols, str(model_dir))
     _, task, settings, normalize, _ = read_settings(cfg, model_dir)
-    require_counterpart(loaded, settings.encoder(normalize), "fairseq")
+    try:
+        require_counterpart(loaded, settings.encoder(normalize), "fairseq")
+    except ConfigError as error:
+        raise CheckpointError(f"{model_dir}: {error}") from None
     tensors = {name: value.contiguous() for name, value in to_theirs(ours, renames(task)).items()}
     certificate = certify(ours, settings, tensors)
     checkpoint = {

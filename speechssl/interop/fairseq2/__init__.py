@@ -48,7 +48,7 @@ def card_documents(path: Path) -> list[tuple[Path, dict[str, Any]]]:
             continue
         try:
             values = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except Exception:  # whatever is no YAML is no card
             continue
         found += [(file, v) for v in values if isinstance(v, dict) and "model_family" in v]
     return found

@@ -83,7 +83,7 @@ def find_card(source: str) -> AssetCard:
     [(file, values)] = found
     base = None
     if "base" in values:
-        with _one_line(source):
+        with one_line(source):
             base = get_asset_store().retrieve_card(str(values["base"]))
     return AssetCard(
         str(values.get("name")), {**values, "__base_path__": file.parent.resolve()}, base
@@ -109,7 +109,7 @@ def config_of(card: AssetCard) -> Config:
     hub = HUBS[family]()
     arch = card.maybe_get_field("model_arch")
     key = (family, str(arch.value) if arch is not None else "")
-    with _one_line(card.name):
+    with one_line(card.name):
         if key in OMNILINGUAL and key[1] not in hub.get_archs():
             changes = {"model_arch": _BASES[family], "model_config": OMNILINGUAL[key]}
             card = AssetCard(card.name, {**card.metadata, **changes}, card.base)
@@ -137,7 +137,7 @@ def symbols_of(card: AssetCard) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{file}: cannot be read ({error}).") from None
     reference = card.maybe_get_field("tokenizer_ref")
-    with _one_line(card.name):
+    with one_line(card.name):
         owner = card
         if reference is not None:
             owner = get_asset_store().retrieve_card(str(reference.value))
@@ -166,7 +166,7 @@ def to_plain(config: Config) -> dict[str, Any]:
 
 def _file(card: AssetCard, field: str) -> Path:
     """The file that a field names, fetched where it is not local."""
-    with _one_line(card.name):
+    with one_line(card.name):
         uri = card.field(field).as_uri()
         if uri.scheme == "file":
             return uri.to_path()
@@ -176,7 +176,7 @@ def _file(card: AssetCard, field: str) -> Path:
 
 
 @contextmanager
-def _one_line(where: str) -> Iterator[None]:
+def one_line(where: str) -> Iterator[None]:
     """Turns whatever fairseq2 raises into a ``CheckpointError``."""
     try:
         yield

@@ -84,6 +84,11 @@ def encoder_config(theirs: Wav2Vec2EncoderConfig, normalize_waveform: bool) -> E
             f"feature_extractor_layer_descs is {theirs.feature_extractor_layer_descs}; speechssl "
             f"has kernels {list(CONV_KERNELS)} with strides {list(CONV_STRIDES)} of one width."
         )
+    if theirs.feature_dim == theirs.model_dim:
+        raise ConfigError(
+            f"feature_dim and model_dim are both {theirs.model_dim}; fairseq2 has no projection "
+            "between them then, and here there always is one."
+        )
     return EncoderConfig(
         frontend=FrontendConfig(
             channels=theirs.feature_dim,
@@ -120,7 +125,7 @@ def their_encoder_config(ours: EncoderConfig) -> Wav2Vec2EncoderConfig:
         ],
         feature_extractor_bias=ours.frontend.bias,
         feature_extractor_layer_norm_convs=ours.frontend.norm == "layer",
-        feature_grad_scale=ours.frontend_gradient,
+        feature_grad_scale=ours.frontend_gradient or 1.0,  # there, recipes freeze a frontend
         pos_conv_kernel_size=ours.position_kernel,
         num_pos_conv_groups=ours.position_groups,
         num_encoder_layers=ours.layers,

@@ -21,6 +21,7 @@ from speechssl.interop.fairseq2.cards import (
     config_of,
     family_of,
     find_card,
+    one_line,
     symbols_of,
     to_plain,
 )
@@ -34,7 +35,7 @@ from speechssl.interop.fairseq2.layout import (
 from speechssl.interop.fairseq2.parity import certify
 from speechssl.interop.folders import write_imported
 from speechssl.interop.pickles import read_checkpoint
-from speechssl.interop.weights import checked_tensors, read_safetensors
+from speechssl.interop.weights import REMEDY, checked_tensors, read_safetensors
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
 from speechssl.objectives.contrastive import Contrastive
@@ -91,23 +92,36 @@ def read_tensors(path: Path, config: Config) -> tuple[dict[str, Tensor], int]:
     shares = [_read(file) for file in _files(path)]
     state = shares[0]
     if len(shares) > 1:
-        rows = {name: [share[name] for share in shares] for name in state}
-        state = {name: torch.cat(r) if r[0].dim() else r[0] for name, r in rows.items()}
-    if isinstance(config, Wav2Vec2AsrConfig):
-        state = convert_wav2vec2_asr_state_dict(state, config)
-    else:
-        state = convert_wav2vec2_state_dict(state, config)
-    updates: Any = state.pop(UPDATES, 0)
-    return checked_tensors(state, path), int(updates)
+        state = _joined(shares, path)
+    with one_line(str(path)):
+        if isinstance(config, Wav2Vec2AsrConfig):
+            state = convert_wav2vec2_asr_state_dict(state, config)
+        else:
+            state = convert_wav2vec2_state_dict(state, config)
+        found: Any = state.pop(UPDATES, 0)
+        updates = int(found)
+    return checked_tensors(state, path), updates
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(path.rglob("sdp_*.pt"))
+    # Those of a hundred processes and more have one digit more.
+    files = sorted(path.rglob("sdp_*.pt"), key=lambda file: (len(file.name), file))
     if not files:
         raise CheckpointError(f"{path}: is a folder without the sdp_*.pt of fairseq2's trainer.")
     return files
+
+
+def _joined(shares: list[dict[str, Any]], path: Path) -> dict[str, Any]:
+    """The rows of all processes, one behind the other; a number is the same in all."""
+    state = {}
+    for name, first in shares[0].items():
+        rows: list[Any] = [share.get(name) for share in shares]
+        if not all(isinstance(part, Tensor) and part.shape[1:] == first.shape[1:] for part in rows):
+            raise CheckpointError(f"{path}: {name!r} is not a tensor in all sdp_*.pt; {REMEDY}.")
+        state[name] = torch.cat(rows) if first.dim() else first
+    return state
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -122,7 +136,11 @@ def _normalizes(card: Any, config: Config) -> tuple[bool, list[str]]:
     leaves it to recipes."""
     field = card.maybe_get_field("normalize_waveform")
     if field is not None:
-        return bool(field.value), []
+        if not isinstance(field.value, bool):
+            raise CheckpointError(
+                f"{card.name}: normalize_waveform must be true or false, but is {field.value!r}."
+            )
+        return field.value, []
     layered = config.encoder_config.feature_extractor_layer_norm_convs
     verb = "normalises" if layered else "does not normalise"
     norm = "layer" if layered else "group"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from speechssl.config import to_dict, write_yaml
-from speechssl.errors import CheckpointError
+from speechssl.errors import CheckpointError, ConfigError
 from speechssl.files import atomic_path
 from speechssl.interop.certificate import FILE as CERTIFICATE
 from speechssl.interop.certificate import Certificate, compare, probe
@@ -62,8 +62,8 @@ def export_fairseq2(model_dir: Path, out: Path) -> tuple[Certificate, list[str]]
     normalize = encoder.frontend.normalize_waveform
     try:
         again = encoder_config(their_encoder_config(encoder), normalize)
-        require_counterpart(loaded, again, "fairseq2")
-    except CheckpointError as error:
+        require_counterpart(loaded, again, "fairseq2", ["frontend_gradient"])
+    except (CheckpointError, ConfigError) as error:
         return _export_own_family(loaded, ours, out, name, [*notes, str(error)])
     family, config, symbols, updates = _describe(loaded, ours)
     if family == "wav2vec2" and ours.objective is None:

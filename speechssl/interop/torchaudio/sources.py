@@ -54,12 +54,12 @@ class Description:
         try:  # on "meta" nothing is drawn; the models for pretraining cannot be built there
             with torch.random.fork_rng(devices=[]), torch.device(drawing):
                 network: nn.Module = factory(**self.arguments)
+            return network.to_empty(device="cpu").eval()
         except Exception as error:  # whatever torchaudio makes of wrong arguments
             problem = " ".join(str(error).split())[:200].rstrip(". ")
             raise CheckpointError(
                 f"{where}: torchaudio cannot build {self.factory} with these arguments ({problem})."
             ) from None
-        return network.to_empty(device="cpu").eval()
 
     def to_json(self) -> str:
         """The text of torchaudio.json."""

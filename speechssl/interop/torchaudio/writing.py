@@ -117,7 +117,7 @@ def _model_card(
     """README.md for people who find the exported folder."""
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     normalize = (
-        "waveform = torch.nn.functional.layer_norm(waveform, waveform.shape)\n"
+        "waveform = torch.nn.functional.layer_norm(waveform, waveform.shape, eps=1e-7)\n"
         if description.normalize_waveform
         else ""
     )

@@ -180,7 +180,8 @@ def _weight_files(folder: Path) -> list[Path]:
         if index.is_file():
             places = read_json(index).get("weight_map")
             names = list(places.values()) if isinstance(places, dict) else []
-            if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
+            sound = all(isinstance(n, str) and re.fullmatch(r"[\w.-]+", n) for n in names)
+            if not names or not sound:
                 raise CheckpointError(f"{index}: does not name files of its folder; {REMEDY}.")
             return [folder / n for n in sorted(set(names))]
     raise CheckpointError(f"{folder}: has neither {' nor '.join(WEIGHTS)}; {REMEDY}.")

@@ -47,7 +47,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     """
     where = folder / VOCABULARY
     settings = read_json(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else {}
-    special = read_json(folder / SPECIAL) if (folder / SPECIAL).is_file() else {}
+    if "added_tokens_decoder" not in settings and (folder / SPECIAL).is_file():
+        settings |= read_json(folder / SPECIAL)  # transformers reads it under this condition, too
     _check_settings(settings, folder / TOKENIZER)
     symbols = _symbols_by_id(folder, settings)
     present = sum(0 <= i < size for i in symbols)
@@ -59,7 +60,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         )
 
     def place(name: str, default: str, meaning: str) -> int:
-        symbol = _content(settings.get(name)) or _content(special.get(name)) or default
+        symbol = _content(settings.get(name)) or default
         for i in range(size):
             if symbols[i] == symbol:
                 return i
@@ -123,27 +124,27 @@ def _check_settings(settings: dict[str, Any], where: Path) -> None:
 
 def _symbols_by_id(folder: Path, settings: dict[str, Any]) -> dict[int, str]:
     """The symbol of each id, from vocab.json and what was added to it."""
-    symbols: dict[int, str] = {}
-    for name in (ADDED, VOCABULARY):
-        if name == ADDED and not (folder / name).is_file():
-            continue
-        for symbol, i in read_json(folder / name).items():
-            if not isinstance(i, int) or isinstance(i, bool):
-                raise CheckpointError(
-                    f"{folder / name}: the id of {symbol!r} must be a number, is {str(i)[:40]!r}; "
-                    "vocabularies of several languages have no counterpart here."
-                )
-            if i in symbols and symbols[i] != symbol:
-                raise CheckpointError(
-                    f"{folder / name}: {symbol!r} and {symbols[i]!r} have the same id {i}; restore "
-                    "the file from the model's source."
-                )
-            symbols[i] = symbol
+    ids: list[tuple[str, str, Any]] = []  # (file, symbol, id)
     added = settings.get("added_tokens_decoder")
     for key, entry in (added if isinstance(added, dict) else {}).items():
         content = _content(entry)
         if str(key).isdecimal() and content:
-            symbols.setdefault(int(key), content)
+            ids.append((TOKENIZER, content, int(key)))
+    for name in (ADDED, VOCABULARY):
+        if name == VOCABULARY or (folder / name).is_file():
+            ids += [(name, symbol, i) for symbol, i in read_json(folder / name).items()]
+    symbols: dict[int, str] = {}
+    for name, symbol, i in ids:
+        if not isinstance(i, int) or isinstance(i, bool):
+            raise CheckpointError(
+                f"{folder / name}: the id of {symbol!r} must be a number, is {str(i)[:40]!r}; "
+                "vocabularies of several languages have no counterpart here."
+            )
+        if symbols.setdefault(i, symbol) != symbol:
+            raise CheckpointError(
+                f"{folder / name}: {symbol!r} and {symbols[i]!r} have the same id {i}; restore "
+                "the file from the model's source."
+            )
     return symbols
 
 
