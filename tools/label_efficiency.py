@@ -190,9 +190,9 @@ def draw(
         axes.errorbar(places, means, width, fmt="none", ecolor=colour, capsize=3)
     for name, wer in references:
         axes.axhline(wer, color="0.6", linewidth=1)
-        place = (1, wer)
+        place = (0, wer)  # few transcripts: the lines are far above
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(f"{name}: {wer:g}", place, (-4, 3), ha="right", fontsize=8, **where)
+        axes.annotate(f"{name}: {wer:g}", place, (4, 3), ha="left", fontsize=8, **where)
     axes.set_xticks(range(len(amounts)), [f"{value:.3g}" if value else "none" for value in amounts])
     axes.set_ylim(bottom=0)
     axes.set_xlabel(axis.label)

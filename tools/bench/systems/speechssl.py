@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +70,8 @@ def pretrain(setup: Setup) -> Work:
 def finetune(setup: Setup) -> Work:
     """The CTC loss, as ``speechssl finetune`` computes it once the encoder learns too.
 
-    The variant "recipe" also changes the recordings' speed, which is part of its step.
+    The variant "recipe" also changes the recordings' speed and start, and computes the loss of the
+    encoder's lower half: parts of its step.
     """
     from speechssl.data.text import Tokens
     from speechssl.models.ctc import CTCModel
@@ -85,7 +87,7 @@ def finetune(setup: Setup) -> Work:
     encoder = Encoder(config)
     tokens = Tokens.from_texts([string.printable[: VOCABULARY - 2]])  # and blank and space
     model = FinetuneModel(CTCModel(encoder, len(tokens), settings.dropout), settings, tokens)
-    batch = _batch(setup)
+    batch = replace(_batch(setup), targets=None)  # fine-tuning has none
 
     def run() -> Tensor:
         loss = model(batch)
