@@ -51,7 +51,7 @@ MP3_PADDING = 2 * 1152
 """Samples that the header of an MP3 may promise beyond what it decodes to: the encoder's delay and
 padding, at most two frames."""
 
-UNKNOWN_FRAMES = 2**63 - 1
+_UNKNOWN_FRAMES = 2**63 - 1
 """The length by libsndfile of a FLAC that went through a pipe, which it cannot read either."""
 
 
@@ -298,7 +298,7 @@ def _decode_with_ffmpeg(path: Path, start: float, duration: float | None) -> tup
 
 def require_length(frames: int) -> None:
     """Raises ``RuntimeError``, as decoders do, where a header leaves the length open."""
-    if frames == UNKNOWN_FRAMES:
+    if frames == _UNKNOWN_FRAMES:
         raise RuntimeError("its header does not say how long it is")
 
 

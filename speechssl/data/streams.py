@@ -20,8 +20,8 @@ from torch import Tensor
 from speechssl.data.audio import (
     FFMPEG_SUFFIXES,
     MP3_PADDING,
-    UNKNOWN_FRAMES,
     check_file,
+    require_length,
     resample,
     size_is_known,
     undecodable,
@@ -65,10 +65,10 @@ def file_seconds(path: Path | str) -> float | None:
         return None
     try:
         header = soundfile.info(path)
+        require_length(header.frames)
     except (soundfile.LibsndfileError, RuntimeError, OSError, TypeError):
         return None
-    unknown = header.frames == UNKNOWN_FRAMES
-    return None if unknown else float(header.frames) / float(header.samplerate)
+    return float(header.frames) / float(header.samplerate)
 
 
 def pipe_blocks(stream: BinaryIO, name: str = "stdin") -> Iterator[Tensor]:

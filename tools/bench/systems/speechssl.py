@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +57,7 @@ def pretrain(setup: Setup) -> Work:
         config, settings = _recipe_encoder(recipe), recipe.objective
     encoder = Encoder(config)
     objective = build_objective(settings, config, CLUSTERS)
-    batch = _batch(setup)
+    batch = _batch(setup, targets=_clusters(setup))
 
     def run() -> Tensor:
         loss = objective(encoder, batch)
@@ -87,7 +86,7 @@ def finetune(setup: Setup) -> Work:
     encoder = Encoder(config)
     tokens = Tokens.from_texts([string.printable[: VOCABULARY - 2]])  # and blank and space
     model = FinetuneModel(CTCModel(encoder, len(tokens), settings.dropout), settings, tokens)
-    batch = replace(_batch(setup), targets=None)  # fine-tuning has none
+    batch = _batch(setup, tokens=transcripts(setup.case).tolist())
 
     def run() -> Tensor:
         loss = model(batch)
@@ -178,16 +177,18 @@ def _recipe_encoder(recipe: PretrainRecipe | FinetuneRecipe) -> EncoderConfig:
     return encoder_config(changes.pop("preset"), changes)
 
 
-def _batch(setup: Setup) -> SpeechBatch:
-    generator = torch.Generator().manual_seed(2)
-    recordings = waveforms(setup.case)
-    targets = [
-        torch.randint(CLUSTERS, (num_frames(len(recording)),), generator=generator)
-        for recording in recordings
-    ]
-    batch = collate(recordings, targets=targets, tokens=transcripts(setup.case).tolist())
+def _batch(setup: Setup, **labels: Any) -> SpeechBatch:
+    """The recordings of the case with the labels that its step needs, see ``collate``."""
+    batch = collate(waveforms(setup.case), **labels)
     batch.to(setup.device)
     return batch
+
+
+def _clusters(setup: Setup) -> list[Tensor]:
+    """A cluster drawn for each frame of each recording."""
+    generator = torch.Generator().manual_seed(2)
+    counts = [num_frames(len(recording)) for recording in waveforms(setup.case)]
+    return [torch.randint(CLUSTERS, (count,), generator=generator) for count in counts]
 
 
 def _work(setup: Setup, run: Callable[[], Tensor], modules: list[nn.Module], note: str) -> Work:
