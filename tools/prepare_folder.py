@@ -19,7 +19,7 @@ import click
 
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.checks import CHECKS
-from speechssl.data.corpus import open_journal, write_corpus
+from speechssl.data.corpus import open_journal, require_vacant, write_corpus
 from speechssl.data.layouts import find_layout, layouts, read_layout
 from speechssl.data.normalization import normalize_text
 from speechssl.data.scripts import scripts_of
@@ -134,7 +134,13 @@ def main(
     ]
     journal = open_journal(out)
     if not keep_long:
-        utterances, without_speech, notes = cut_long(utterances, journal, jobs=jobs)
+        utterances, without_speech, notes = cut_long(
+            utterances,
+            journal,
+            jobs=jobs,
+            # what a corpus in OUT was made from is in its journal: this is from other recordings
+            before_listening=lambda: require_vacant(out, overwrite),
+        )
         listing.rejected += without_speech
         listing.notes += notes
     splits, how = complete_splits(utterances, dev=dev, test=test)

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli._folders import (
+    conversion_once,
+    model_folder_once,
+    overwrite_option,
+    replacing,
+)
+
 
 @click.command(short_help="Write a model for use here or in other projects.")
 @click.argument("source", metavar="EXP_OR_MODEL", type=click.Path(path_type=Path))
@@ -26,7 +33,8 @@ import click
     metavar="best|last|UPDATE",
     help="Which checkpoint of a run.",
 )
-def command(source: Path, out: Path, target: str, checkpoint: str) -> None:
+@overwrite_option
+def command(source: Path, out: Path, target: str, checkpoint: str, overwrite: bool) -> None:
     """Write the folder OUT from a checkpoint of a run, finished or not, or from a model folder.
 
     With --to transformers, OUT loads with AutoModel, Wav2Vec2ForCTC, ...: weights, settings,
@@ -49,6 +57,8 @@ def command(source: Path, out: Path, target: str, checkpoint: str) -> None:
         load_project(target)
     if not (checkpoint in ("best", "last") or checkpoint.isdecimal()):
         raise click.BadParameter(f"expected best, last or a number, found {checkpoint!r}")
+    once = model_folder_once if target == "speechssl" else conversion_once
+    once(out, overwrite)
     if target == "speechssl":
         _export_run(source, checkpoint, out)
     elif (source / RECIPE_FILE).is_file():
@@ -78,7 +88,8 @@ def _export_to(target: str, model_dir: Path, out: Path, source: Path) -> None:
     from speechssl.interop.projects import load_project
 
     try:
-        certificate, notes = load_project(target).export_model(model_dir, out)
+        with replacing(out) as fresh:
+            certificate, notes = load_project(target).export_model(model_dir, fresh)
     except SpeechSSLError as error:
         raise type(error)(str(error).replace(str(model_dir), str(source))) from None
     for note in notes:

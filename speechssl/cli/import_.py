@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli._folders import model_folder_once, overwrite_option
+
 
 @click.command(name="import", short_help="Write a model folder from another project's checkpoint.")
 @click.argument("source")
@@ -16,7 +18,8 @@ import click
     metavar="PROJECT",
     help="transformers, torchaudio, ...; found out from SOURCE where it is not given.",
 )
-def command(source: str, model_dir: Path, project: str | None) -> None:
+@overwrite_option
+def command(source: str, model_dir: Path, project: str | None, overwrite: bool) -> None:
     """Write the model folder MODEL_DIR from SOURCE, another project's checkpoint: a wav2vec 2.0,
     HuBERT, WavLM or data2vec encoder, with heads of pretraining or a CTC head where it has them.
 
@@ -43,6 +46,7 @@ def command(source: str, model_dir: Path, project: str | None) -> None:
     """
     from speechssl.interop.projects import find_project, load_project
 
+    model_folder_once(model_dir, overwrite)
     found = find_project(source) if project is None else load_project(project)
     certificate, notes = found.import_model(source, model_dir)
     for note in notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -124,4 +125,18 @@ def _show_tentative(text: str) -> None:
     """Shows the end of ``text`` on the last line of the terminal, in place of what was there."""
     if sys.stderr.isatty():
         width = shutil.get_terminal_size().columns - 1
-        click.echo(f"\r\x1b[K{text[-width:]}", nl=False, err=True)
+        click.echo(f"\r\x1b[K{_end_of(text, width)}", nl=False, err=True)
+
+
+def _end_of(text: str, columns: int) -> str:
+    """As much of the end of ``text`` as a terminal shows in so many columns."""
+    start = len(text)
+    for place in range(len(text) - 1, -1, -1):
+        character = text[place]
+        mark = unicodedata.category(character) in ("Mn", "Me", "Cf")  # drawn on the one before
+        if not mark:
+            columns -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
+            if columns < 0:
+                break
+            start = place
+    return text[start:]

@@ -45,6 +45,7 @@ def command(
         --decoding exp/decoding.yaml
     """
     from speechssl.data.manifest import cut_text, load_cuts
+    from speechssl.decoding.beam import BeamDecoder
     from speechssl.decoding.cuts import log_probs_of_cuts
     from speechssl.decoding.greedy import GreedyDecoder
     from speechssl.decoding.transcriber import Transcriber
@@ -64,12 +65,13 @@ def command(
         write_once(file, overwrite)
     manifest = load_cuts(cuts, need_text=True)
     transcriber = Transcriber(model, device=device)
+    loaded = BeamDecoder(transcriber.tokens, decoding)  # fails before audio is heard
     found, bad = log_probs_of_cuts(transcriber, manifest)
     if bad:
         raise AudioError(f"{next(iter(bad.values()))} ({len(bad)} recordings cannot be read)")
     log_probs = [found[cut.id] for cut in manifest]
     references = [cut_text(cut) or "" for cut in manifest]
-    trials = tune(transcriber.tokens, log_probs, references, decoding)
+    trials = tune(loaded, log_probs, references)
     best = trials[0]
     best.settings.save(out)
     draw_trials(trials, picture)

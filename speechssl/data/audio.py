@@ -6,6 +6,7 @@ Lhotse is not imported here, so that transcribing a file starts fast.
 from __future__ import annotations
 
 import math
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -51,31 +52,61 @@ MP3_PADDING = 2 * 1152
 """Samples that the header of an MP3 may promise beyond what it decodes to: the encoder's delay and
 padding, at most two frames."""
 
+LONGEST_PAGE = 27 + 255 + 255 * 255
+"""Bytes that a page of an Ogg file has at most."""
+
+_CHUNKS = {
+    (b"RIFF", b"WAVE"): (b"data", "<I"),
+    (b"FORM", b"AIFF"): (b"SSND", ">I"),
+    (b"FORM", b"AIFC"): (b"SSND", ">I"),
+}
+"""How files of chunks begin; the chunk with the samples, and how its size is written."""
+
 _UNKNOWN_FRAMES = 2**63 - 1
 """The length by libsndfile of a FLAC that went through a pipe, which it cannot read either."""
 
 
 def find_audio(path: Path | str) -> list[Path]:
-    """The recordings at ``path``: the file itself, or all audio files under the folder, sorted.
+    """The recordings at ``path``: the file itself, or the audio files of ``files_under(path)``.
 
-    Hidden files, and those in hidden folders, are left out. Raises ``AudioError`` if there is
-    nothing at ``path`` or the folder holds no file that ends in one of ``AUDIO_SUFFIXES``.
+    Raises ``AudioError`` if there is nothing at ``path`` or the folder holds no file that ends in
+    one of ``AUDIO_SUFFIXES``.
     """
     path = Path(path)
     if not path.exists():
         raise AudioError(f"{path}: no such file or folder; check the path.")
     if not path.is_dir():
         return [path]
-    found = [
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in AUDIO_SUFFIXES
-        and not any(name.startswith(".") for name in file.relative_to(path).parts)
-        and file.is_file()
-    ]
+    found = [file for file in files_under(path) if file.suffix.lower() in AUDIO_SUFFIXES]
     if not found:
         endings = " ".join(AUDIO_SUFFIXES)
         raise AudioError(f"{path}: the folder holds no audio file; looked for {endings}.")
+    return found
+
+
+def files_under(folder: Path) -> list[Path]:
+    """All files in ``folder`` and its folders, sorted, without hidden ones and those in hidden
+    folders.
+
+    Links are followed. A folder that can be reached in several ways is entered once, and through a
+    link only if there is no other way; a link to a folder above itself leads nowhere.
+    """
+    found: list[Path] = []
+    entered: set[Path] = set()
+    tops = [folder]
+    while tops:
+        for above, folders, names in os.walk(tops.pop(0)):  # which enters no links
+            place = Path(above)
+            real = place.resolve()
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            files = (place / name for name in names if not name.startswith("."))
+            found += [file for file in files if file.is_file()]
+            links = (place / name for name in folders if (place / name).is_symlink())
+            tops += [link for link in links if not real.is_relative_to(link.resolve())]
     return sorted(found)
 
 
@@ -220,43 +251,68 @@ def check_file(path: Path) -> None:
         raise AudioError(f"{path}: is a folder; give an audio file.")
     try:
         with open(path, "rb") as stream:
-            if not stream.read(1):
+            beginning = stream.read(4)
+            if not beginning:
                 raise AudioError(f"{path}: is empty (0 bytes); remove or replace the file.")
-            promised, held = _wav_data_bytes(stream)
+            ogg = beginning == b"OggS"
+            promised, held = _page_bytes(stream) if ogg else _chunk_bytes(stream)
     except FileNotFoundError:
         raise AudioError(f"{path}: no such file; check the path.") from None
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}); check its rights.") from None
     if held < promised:
         raise AudioError(
-            f"{path}: is truncated: its header promises {promised} bytes of samples, "
-            f"the file has {held}; copy or download it again."
+            f"{path}: is truncated: its {'last page' if ogg else 'header'} promises {promised} "
+            f"bytes of samples, the file has {held}; copy or download it again."
         )
 
 
 def size_is_known(size: int) -> bool:
-    """Whether ``size`` in the header of a WAV file says how long it is. Programs that do not know
-    it when they begin to write put 0 there, 2^32 - 1 (FFmpeg) or about 2^31 (SoX, arecord)."""
+    """Whether ``size`` in the header of a WAV, AIFF or AU file says how long it is. Programs that
+    do not know it when they begin to write put 0 there, 2^32 - 1 (FFmpeg) or about 2^31 (SoX,
+    arecord)."""
     return 0 < size & 0x7FFFFFFF < 0x7FFF0000
 
 
-def _wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
-    """The bytes of samples that a WAV header promises and that the file holds; (0, 0) if unknown.
+def _chunk_bytes(stream: BinaryIO) -> tuple[int, int]:
+    """The bytes of samples that the header of a WAV, AIFF or AU file promises and that the file
+    holds; (0, 0) for other files and where the header leaves them open.
 
-    libsndfile silently shortens such files, so the chunks are walked here: each has a name of
-    4 bytes, its size in 4 bytes, and is padded to an even size.
+    libsndfile silently shortens such files. WAV and AIFF are chunks: each has a name of 4 bytes,
+    its size in 4 bytes, and is padded to an even size.
     """
     end = stream.seek(0, 2)
     stream.seek(0)
     header = stream.read(12)
-    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
-        return 0, 0
-    while len(chunk := stream.read(8)) == 8:
-        size = int(struct.unpack("<I", chunk[4:])[0])
-        if chunk[:4] == b"data":
+    if header[:4] == b".snd" and len(header) == 12:
+        place, size = struct.unpack(">II", header[4:])
+        return (size, max(0, end - place)) if size_is_known(size) else (0, 0)
+    name, form = _CHUNKS.get((header[:4], header[8:]), (b"", ""))
+    while name and len(chunk := stream.read(8)) == 8:
+        size = int(struct.unpack(form, chunk[4:])[0])
+        if chunk[:4] == name:
             return (size, end - stream.tell()) if size_is_known(size) else (0, 0)
         stream.seek(size + size % 2, 1)
     return 0, 0
+
+
+def _page_bytes(stream: BinaryIO) -> tuple[int, int]:
+    """The bytes that the last page of an Ogg file promises and that the file holds of it; (0, 0) if
+    there is no page where the last must begin.
+
+    Ogg has no length in its header, and libsndfile silently leaves a broken page out. A page is 27
+    bytes, the last of them a count, so many sizes of one byte each, and what they are the sizes of
+    (RFC 3533, section 6). A file that is cut off between two pages is not told from a whole one:
+    recordings of streams lack the mark of the last page as well.
+    """
+    stream.seek(max(0, stream.seek(0, 2) - LONGEST_PAGE))
+    tail = stream.read()
+    place = tail.rfind(b"OggS\0")  # the mark of a page, and the version
+    if place < 0:
+        return 0, 0
+    page = tail[place:]
+    count = page[26] if len(page) > 26 else 0
+    return 27 + count + sum(page[27 : 27 + count]), len(page)
 
 
 def _decode_with_sndfile(

@@ -114,11 +114,16 @@ def check_output(out: Path, fingerprint: str, overwrite: bool) -> bool:
         known = Report("", "")
     if known.fingerprint == fingerprint:
         return {split for split, totals in known.splits.items() if totals.utterances} <= present
-    if present and not overwrite:
+    require_vacant(out, overwrite)
+    return False
+
+
+def require_vacant(out: Path, overwrite: bool) -> None:
+    """Raises ``RunFolderError`` if ``out`` holds a corpus, unless ``overwrite`` is set."""
+    if not overwrite and any(cuts_path(out, split).exists() for split in SPLITS):
         raise RunFolderError(
             f"{out}: already holds another corpus; name another folder, or add --overwrite."
         )
-    return False
 
 
 def write_splits(out: Path, splits: Mapping[str, Sequence[MonoCut]], report: Report) -> None:

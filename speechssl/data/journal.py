@@ -35,6 +35,9 @@ class Journal:
                 except (ValueError, KeyError, TypeError):
                     continue
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
     def map(
         self,
         work: Callable[[Item], Value],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,12 +29,17 @@ _of_thread = threading.local()
 
 
 def cut_long(
-    utterances: Sequence[Utterance], journal: Journal, *, jobs: int = 1
+    utterances: Sequence[Utterance],
+    journal: Journal,
+    *,
+    jobs: int = 1,
+    before_listening: Callable[[], object] = lambda: None,
 ) -> tuple[list[Utterance], list[Rejected], list[str]]:
     """Puts pieces in the place of utterances without transcript that are too long.
 
     Returns the utterances, the recordings without speech, and sentences for the report. What
-    cannot be read stays as it is: whoever reads it next says why.
+    cannot be read stays as it is: whoever reads it next says why. ``before_listening`` is called
+    before the long work begins, unless ``journal`` holds all of it.
     """
     untold = [utterance for utterance in utterances if not utterance.text]
     lengths = journal.map(
@@ -42,9 +47,9 @@ def cut_long(
     )
     seconds = {u: length["seconds"] for u, length in zip(untold, lengths)}
     long = [utterance for utterance in untold if seconds[utterance] > LONGEST_SECONDS]
-    found = journal.map(
-        _pieces, long, lambda u: f"pieces {file_key(u)}", jobs=jobs, description="finding speech"
-    )
+    if any(_pieces_key(utterance) not in journal for utterance in long):
+        before_listening()
+    found = journal.map(_pieces, long, _pieces_key, jobs=jobs, description="finding speech")
     pieces = {u: value["pieces"] for u, value in zip(long, found) if value["pieces"] is not None}
     kept: list[Utterance] = []
     rejected = []
@@ -98,6 +103,10 @@ def file_key(utterance: Utterance) -> str:
         if without_ffmpeg or not os.access(path, os.R_OK):
             version += " unreadable"
     return f"{path} {version} {utterance.start} {utterance.duration}"
+
+
+def _pieces_key(utterance: Utterance) -> str:
+    return f"pieces {file_key(utterance)}"
 
 
 def _length(utterance: Utterance) -> dict[str, Any]:

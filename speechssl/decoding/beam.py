@@ -6,7 +6,8 @@ bi-directional recurrent DNNs" (prefix beam search); Collobert et al. 2016, "Wav
 
     log P(reading | audio) + lm_weight * log10 P_lm(words) + word_score * number of words
 
-in which the first term sums the alignments that the beam still holds.
+in which the first term sums the alignments that the beam still holds; hotwords add their credit
+(see ``speechssl.decoding.hotwords``).
 
 Two ways to search:
 
@@ -21,10 +22,12 @@ otherwise for the language model than for the recogniser, so the search is calle
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import chain
 
 import torch
@@ -52,6 +55,8 @@ from speechssl.decoding.ngram import UNKNOWN
 from speechssl.decoding.settings import DecodingSettings
 from speechssl.errors import LanguageModelError
 
+logger = logging.getLogger("speechssl")
+
 BEST_TOKENS = 15
 """Tokens that are tried in each frame."""
 
@@ -69,46 +74,64 @@ class BeamDecoder:
     def __init__(self, tokens: Tokens, settings: DecodingSettings) -> None:
         """Raises ``LanguageModelError`` if a file cannot be used or does not fit ``tokens``."""
         self.tokens = tokens
-        self.settings = settings
         self._separator = tokens.symbols.index(SEPARATOR)
         lexicon = _find_lexicon(tokens, settings)
         if lexicon is not None:
             unlisted = [w for w in " ".join(settings.hotwords).split() if w not in lexicon]
             lexicon = {**_spell_hotwords(tokens, unlisted), **lexicon}
+        self._lexicon = lexicon
         self._words = None if lexicon is None else [*lexicon, UNKNOWN]
         # imported models may have "<unk>" among their tokens
         dictionary = Dictionary(self._words or list(dict.fromkeys([*tokens.symbols, UNKNOWN])))
         dictionary.set_default_index(dictionary.get_index(UNKNOWN))
-        self._lm = _load_lm(settings.lm, dictionary)
+        self._dictionary = dictionary
+        self._file_lm = _load_lm(settings.lm, dictionary)
         if settings.lm is not None and lexicon is None:
-            _require_tokens(self._lm, dictionary, settings.lm)
-        lm_weight = settings.lm_weight
+            _require_tokens(self._file_lm, dictionary, settings.lm)
+        self._trie: Trie | None = None
+        self._weigh(settings)
+
+    def reweighted(self, settings: DecodingSettings) -> BeamDecoder:
+        """The decoder of ``settings``, which differ in weights and sizes alone: the same files and
+        hotwords, which are not read again."""
+        before = self.settings
+        assert (settings.lm, settings.lexicon) == (before.lm, before.lexicon)
+        assert settings.hotwords == before.hotwords
+        other = copy(self)
+        other._weigh(settings)
+        return other
+
+    def _weigh(self, settings: DecodingSettings) -> None:
+        """Makes the search of ``settings`` from what is loaded."""
+        self.settings = settings
+        self._lm, lm_weight = self._file_lm, settings.lm_weight
         if settings.hotwords:
             if settings.lm is None or lm_weight == 0:
                 self._lm, lm_weight = ZeroLM(), 1.0
-            self._lm = self._with_hotwords(self._lm, dictionary, scale=1 / lm_weight)
-        wider = HOTWORD_BEAM if settings.hotwords and lexicon is not None else 1
+            self._lm = self._with_hotwords(self._lm, scale=1 / lm_weight)
+        wider = HOTWORD_BEAM if settings.hotwords and self.has_words else 1
         options = {
             "beam_size": wider * settings.beam_size,
-            "beam_size_token": min(BEST_TOKENS, len(tokens)),
+            "beam_size_token": min(BEST_TOKENS, len(self.tokens)),
             "beam_threshold": THRESHOLD,
             "lm_weight": lm_weight,
             "sil_score": 0.0,
             "log_add": True,
             "criterion_type": CriterionType.CTC,
         }
-        if lexicon is None:
+        if self._lexicon is None:
             free = LexiconFreeDecoderOptions(**options)
             self._search = LexiconFreeDecoder(free, self._lm, self._separator, BLANK, [])
-        else:
-            closed = LexiconDecoderOptions(
-                **options, word_score=settings.word_score, unk_score=-torch.inf
-            )
-            unknown = dictionary.get_index(UNKNOWN)
-            trie = self._prefix_tree(lexicon, dictionary)
-            self._search = LexiconDecoder(
-                closed, trie, self._lm, self._separator, BLANK, unknown, [], False
-            )
+            return
+        closed = LexiconDecoderOptions(
+            **options, word_score=settings.word_score, unk_score=-torch.inf
+        )
+        if self._trie is None or settings.hotwords:  # the credit of hotwords is in the tree, scaled
+            self._trie = self._prefix_tree(self._lexicon)
+        unknown = self._dictionary.get_index(UNKNOWN)
+        self._search = LexiconDecoder(
+            closed, self._trie, self._lm, self._separator, BLANK, unknown, [], False
+        )
 
     @property
     def has_words(self) -> bool:
@@ -153,7 +176,7 @@ class BeamDecoder:
             text = " ".join(self._words[word] for word in result.words if word >= 0)
         return Decoded(text, ids, first_frames, result.score)
 
-    def _with_hotwords(self, lm: LM, dictionary: Dictionary, scale: float) -> HotwordLM:
+    def _with_hotwords(self, lm: LM, scale: float) -> HotwordLM:
         """``lm`` with credit for the hotwords, in words or, without a lexicon, in tokens."""
         phrases: list[tuple[list[int], float]] = []
         for phrase in self.settings.hotwords:
@@ -162,7 +185,7 @@ class BeamDecoder:
                 spelled = _spell_hotwords(self.tokens, [phrase])
                 symbols = [self._separator, *chain(*(spelled[word][0] for word in words))]
             else:
-                symbols = [dictionary.get_index(word) for word in words]
+                symbols = [self._dictionary.get_index(word) for word in words]
             phrases.append((symbols, self.settings.hotword_weight * len(words)))
         if self.has_words:
             matcher, start = PhraseMatcher(phrases), ROOT
@@ -171,11 +194,13 @@ class BeamDecoder:
             start, _ = matcher.step(ROOT, self._separator)
         return HotwordLM(lm, matcher, start=start, scale=scale)
 
-    def _prefix_tree(self, lexicon: Lexicon, dictionary: Dictionary) -> Trie:
+    def _prefix_tree(self, lexicon: Lexicon) -> Trie:
+        """The words of ``lexicon``, with the best score of a first word on each of its branches.
+        The search multiplies it by the weight of the language model."""
         trie = Trie(len(self.tokens), self._separator)
         start = self._lm.start(False)
         for word, spellings in lexicon.items():
-            index = dictionary.get_index(word)
+            index = self._dictionary.get_index(word)
             _, score = self._lm.score(start, index)
             for spelling in spellings:
                 trie.insert(spelling, index, score)
@@ -214,6 +239,13 @@ def _find_lexicon(tokens: Tokens, settings: DecodingSettings) -> Lexicon | None:
         raise LanguageModelError(
             f"{settings.lm}: the model's tokens ({' '.join(tokens.symbols[2:12])} ...) spell none "
             f"of its words ({' '.join(words[:5])} ...); train it on text in the same case."
+        )
+    unspelled = [word for word in words if word not in lexicon]
+    if unspelled:
+        logger.warning(
+            "%s: %d of %d words are never written: the model's tokens do not spell them (%s%s)",
+            *(settings.lm, len(unspelled), len(words), " ".join(unspelled[:5])),
+            " ..." if len(unspelled) > 5 else "",
         )
     return lexicon
 

@@ -28,11 +28,12 @@ SORTED_FILES = 512
 """Files that are sorted by length at a time: enough for little padding, and the results of the
 first come long before the last are read."""
 
-LEAD_SECONDS, TAIL_SECONDS = 0.1, 0.2
-"""What is kept before and after detected speech, so that no word is clipped. More would do harm
-where a model normalises over the recording: silence shifts the mean."""
+MARGIN_SECONDS = 0.3
+"""What is kept before and after detected speech: about the margin that recordings of single
+utterances have, from which recognisers learn. Less clips words, and a network that never heard
+sound begin at once reads worse."""
 
-SKIPPED_SECONDS = 0.5
+SKIPPED_SECONDS = 2 * MARGIN_SECONDS
 """Shorter silences between detected speech are not skipped."""
 
 
@@ -130,5 +131,5 @@ def speech_spans(activity: VoiceActivity, blocks: Iterable[Tensor]) -> list[Span
         if merged and start - merged[-1][1] < SKIPPED_SECONDS:
             start = merged.pop()[0]
         merged.append((start, end))
-    padded = [(max(0.0, start - LEAD_SECONDS), end + TAIL_SECONDS) for start, end in merged]
+    padded = [(max(0.0, start - MARGIN_SECONDS), end + MARGIN_SECONDS) for start, end in merged]
     return [(round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)) for start, end in padded]

@@ -90,18 +90,16 @@ class _Growing:
 
     def __init__(self, blocks: Iterable[Tensor]) -> None:
         self._tape = Tape(blocks)
-        self._heard = 0
 
     def grow(self, samples: int) -> bool:
         """Waits for this many more samples. False at the end of the stream."""
-        wanted = self._heard + samples
+        wanted = self._tape.read_samples + samples
         self._tape.wait_for(wanted)
-        self._heard = self._tape.read_samples
-        return self._heard >= wanted
+        return self._tape.read_samples >= wanted
 
     def since(self, sample: int) -> Tensor:
         """All samples from this one on; earlier ones are forgotten."""
-        return self._tape.read(sample, self._heard)
+        return self._tape.read(sample, self._tape.read_samples)
 
 
 class _Kept:

@@ -15,7 +15,6 @@ import jiwer
 from torch import Tensor
 from tqdm import tqdm
 
-from speechssl.data.text import Tokens
 from speechssl.decoding.beam import BeamDecoder
 from speechssl.decoding.decoder import Decoder
 from speechssl.decoding.settings import BEAM, DecodingSettings
@@ -40,18 +39,16 @@ class Trial:
 
 
 def tune(
-    tokens: Tokens,
-    log_probs: Sequence[Tensor],
-    references: Sequence[str],
-    settings: DecodingSettings,
+    loaded: BeamDecoder, log_probs: Sequence[Tensor], references: Sequence[str]
 ) -> list[Trial]:
     """Tries weights, then beams, and returns all trials, the best first.
 
-    ``log_probs`` are [T_i, V] with their ``references``; ``settings`` say what to search with. Of
-    equally good trials, the one with the smaller beam and weights comes first.
+    ``loaded`` has the files and the hotwords to search with; ``log_probs`` are [T_i, V] with their
+    ``references``. Of equally good trials, the one with the smaller beam and weights comes first.
     """
     done: dict[DecodingSettings, Trial] = {}
-    with_words = BeamDecoder(tokens, settings).has_words
+    settings = replace(loaded.settings, beam=BEAM)
+    with_words = loaded.has_words
     word_scores = WORD_SCORES if with_words else (settings.word_score,)
     neighbours = 8 if with_words else 2
     total = len(LM_WEIGHTS) * len(word_scores) + HALVINGS * neighbours + len(BEAMS) - 1
@@ -60,11 +57,10 @@ def tune(
         def attempt(**changes: float) -> None:
             trial = replace(settings, **changes)  # type: ignore[arg-type]
             if trial not in done:
-                decoder = BeamDecoder(tokens, trial)
+                decoder = loaded.reweighted(trial)
                 done[trial] = Trial(trial, word_error_rate(decoder, log_probs, references))
                 progress.update()
 
-        settings = replace(settings, beam=BEAM)
         for lm_weight in LM_WEIGHTS:
             for word_score in word_scores:
                 attempt(lm_weight=lm_weight, word_score=word_score)

@@ -9,7 +9,7 @@ from tests.interop.models import PLAIN
 from tests.training.conftest import DATA, MICRO_MODEL
 
 
-def test_checkpoint_of_a_run_to_transformers(speechssl, corpus, tmp_path):
+def test_checkpoint_of_a_run_to_transformers(speechssl, fails, corpus, tmp_path):
     frontend = {"kind": "waveform", "channels": 16}
     recipe = {
         "model": {**MICRO_MODEL, **PLAIN, "layers": 1, "frontend": frontend},
@@ -29,6 +29,18 @@ def test_checkpoint_of_a_run_to_transformers(speechssl, corpus, tmp_path):
     ours = load_file(exp / "model" / "model.safetensors")
     assert load_file(out / "model.safetensors")["lm_head.weight"].equal(ours["head.weight"])
     assert json.loads((out / "vocab.json").read_text())["<pad>"] == 0
+
+    model = tmp_path / "model"
+    assert speechssl("export", exp, model).exit_code == 0
+    (model / "notes.txt").write_text("mine")
+    assert fails("export", exp, model) == (
+        f"error: {model}: exists; give --overwrite to replace it.\n"
+    )
+    assert (model / "notes.txt").is_file()
+    assert speechssl("export", exp, model, "--overwrite").exit_code == 0
+    assert not (model / "notes.txt").exists()
+    assert "is not a model folder" in fails("export", exp, out, "--overwrite")
+    assert (out / "vocab.json").is_file()
 
 
 def test_errors_name_the_run(fails, corpus, tmp_path):

@@ -94,3 +94,55 @@ def test_refusals_are_one_line(fails, tmp_path):
     (tmp_path / "model" / "thesis.txt").write_text("...")
     assert "is not a model folder" in fails("import", source, tmp_path / "model")
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["thesis.txt"]
+
+
+def test_nothing_is_overwritten_unless_asked(speechssl, fails, tmp_path):
+    source = save(build("Wav2Vec2Model"), tmp_path / "hf")
+    model, out = tmp_path / "model", tmp_path / "out"
+    model.mkdir()  # an empty folder is no loss
+    assert speechssl("import", source, model).exit_code == 0
+    (model / "notes.txt").write_text("mine")
+    assert fails("import", source, model) == (
+        f"error: {model}: exists; give --overwrite to replace it.\n"
+    )
+    missing = fails("import", tmp_path / "missing", model)  # said before anything is read
+    assert "give --overwrite" in missing
+    assert (model / "notes.txt").is_file()
+    assert speechssl("import", source, model, "--overwrite").exit_code == 0
+    assert not (model / "notes.txt").exists()
+
+    export = ("export", model, out, "--to", "hf")
+    assert speechssl(*export).exit_code == 0
+    (out / "notes.txt").write_text("mine")
+    assert f"error: {out}: exists; give --overwrite" in fails(*export)
+    assert (out / "notes.txt").is_file()
+    assert speechssl(*export, "--overwrite").exit_code == 0
+    assert {"config.json", "model.safetensors"} <= {file.name for file in out.iterdir()}
+    assert not (out / "notes.txt").exists()
+    assert f"# {out.name}" in (out / "README.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "model", "out"]
+
+
+def test_only_what_it_wrote_is_overwritten(speechssl, fails, tmp_path):
+    source = save(build("Wav2Vec2Model"), tmp_path / "hf")
+    assert speechssl("import", source, tmp_path / "model").exit_code == 0
+    for command in (
+        ("import", source, source),
+        ("export", tmp_path / "model", tmp_path / "model", "--to", "hf"),
+        ("export", tmp_path / "model", source, "--to", "hf"),
+        ("export", tmp_path / "model", tmp_path / "hf" / "config.json", "--to", "hf"),
+    ):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        assert "exists and is not" in fails(*command, "--overwrite")
+        assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_failed_export_leaves_the_old_one(speechssl, fails, tmp_path):
+    source = save(build("Wav2Vec2Model"), tmp_path / "hf")
+    model, out = tmp_path / "model", tmp_path / "out"
+    assert speechssl("import", source, model).exit_code == 0
+    assert speechssl("export", model, out, "--to", "hf").exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (model / "model.safetensors").write_bytes(b"damaged")
+    assert "model.safetensors" in fails("export", model, out, "--to", "hf", "--overwrite")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

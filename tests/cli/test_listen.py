@@ -4,11 +4,12 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from speechssl.cli.listen import _until_interrupted
+from speechssl.cli.listen import _show_tentative, _until_interrupted
 from speechssl.cli.main import group
 from speechssl.data.streams import file_blocks
 from speechssl.decoding.live import listen
 from speechssl.decoding.transcriber import Transcriber
+from tests.terminal import Terminal
 
 
 @pytest.fixture
@@ -48,6 +49,31 @@ def test_ctrl_c_keeps_what_was_said_last(recogniser, corpus):
     *_, last = listen(Transcriber(recogniser), _until_interrupted(microphone()))
     assert last.final
     assert last.text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("so it is", "so it is"),
+        ("and so it is now", "it is now"),
+        ("今日は晴れ", "日は晴れ"),
+        ("abcd日本語", "bcd日本語"),
+        ("ｆｕｌｌ ok", "ｕｌｌ ok"),
+        ("한국어 말", "한국어 말"),
+        ("cafe\u0301 cafe\u0301", "cafe\u0301 cafe\u0301"),
+        ("xx cafe\u0301 cafe\u0301", "cafe\u0301 cafe\u0301"),
+        ("e\u0301" + 9 * "i", 9 * "i"),  # no mark without its letter
+        ("की बात ठीक है", "बात ठीक है"),
+    ],
+)
+def test_what_may_change_stays_on_one_line(monkeypatch, text, shown):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("LINES", "24")
+    _show_tentative(text)
+    assert terminal.getvalue() == f"\r\x1b[K{shown}"
 
 
 def test_nothing_comes(recogniser):

@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 
 from speechssl.data.manifest import cuts_path
@@ -42,3 +44,18 @@ def test_errors(fails, recogniser, corpus, words, tmp_path):
         (tmp_path / name).write_text("beam: 5\n")
         assert f"{name}: exists; give --overwrite" in fails(*arguments, "--lm", words)
         (tmp_path / name).unlink()
+
+
+def test_language_model_is_checked_before_the_audio_is_heard(
+    fails, speechssl, recogniser, corpus, words, tmp_path
+):
+    lost = tmp_path / "lost.jsonl"
+    text = gzip.decompress(cuts_path(corpus, "dev").read_bytes()).decode()
+    lost.write_text(text.replace(str(corpus), str(tmp_path / "nowhere")))
+    (tmp_path / "capitals.txt").write_text("HELLO WORLD\n")
+    capitals = tmp_path / "capitals.arpa"
+    build = ("lm", tmp_path / "capitals.txt", capitals, "--as-written")
+    assert speechssl(*build).exit_code == 0
+    arguments = ("tune-decoding", recogniser, lost, tmp_path / "decoding.yaml", "--lm")
+    assert "capitals.arpa: the model's tokens" in fails(*arguments, capitals)
+    assert "cannot be read" in fails(*arguments, words)

@@ -142,7 +142,11 @@ def _folder(path: Path) -> Path:
         (_truncated("wav", 0.6), "is truncated: its header promises 32000 bytes .* has 19182"),
         (_truncated("flac", 0.6), "cannot be decoded"),
         (_truncated("mp3", 0.6), "is truncated"),
-        (_truncated("ogg", 0.02), "cannot be decoded"),
+        (_truncated("ogg", 0.02), "is truncated: its last page promises"),
+        (_truncated("ogg", 0.5), "is truncated: its last page promises"),
+        (_truncated("ogg", 0.99), "is truncated: its last page promises"),
+        (_truncated("aiff", 0.6), "is truncated: its header promises 32008 bytes"),
+        (_truncated("au", 0.6), "is truncated: its header promises 32000 bytes"),
     ],
 )
 def test_bad_file_is_one_clear_line(tmp_path: Path, write: Any, message: str) -> None:
@@ -151,6 +155,18 @@ def test_bad_file_is_one_clear_line(tmp_path: Path, write: Any, message: str) ->
         read_audio(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_truncated_opus(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.opus", 48_000, 20.0, format="OGG", subtype="OPUS")
+    whole = path.read_bytes()
+    assert len(read_audio(path)) == 20 * 16_000
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(AudioError, match="is truncated"):
+            list(file_blocks(path))
+    path.write_bytes(whole + b"TAG" + bytes(125))  # what some programs append
+    assert len(read_audio(path)) == 20 * 16_000
 
 
 @pytest.mark.parametrize("size", [b"\xff\xff\xff\xff", b"\x24\xf0\xff\x7f"], ids=["FFmpeg", "SoX"])
@@ -206,6 +222,31 @@ def test_find_audio(tmp_path: Path) -> None:
     assert names == ["a.FLAC", "b.wav", "sub/c.mp3"]
     assert find_audio(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
     assert {".wav", ".flac", ".ogg", ".mp3", ".m4a"} <= set(AUDIO_SUFFIXES)
+
+
+def test_find_audio_follows_links(tmp_path: Path) -> None:
+    for name in ("in/b/1.wav", "in/b/2.wav", "far/deep/3.wav", "far/4.wav", "other/5.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    links = {
+        "in/a": "in/b",  # the folder itself goes before a link to it
+        "in/far": "far",
+        "in/further": "far",
+        "in/6.wav": "other/5.wav",
+        "in/.hidden": "other",
+        "in/b/up": "in",
+        "far/deep/up": "far",
+        "far/deep/back": "in",
+        "in/up": ".",
+        "in/lost": "nowhere",
+        "in/self.wav": "in/self.wav",
+    }
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    names = [path.relative_to(tmp_path).as_posix() for path in find_audio(tmp_path / "in")]
+    assert names == ["in/6.wav", "in/b/1.wav", "in/b/2.wav", "in/far/4.wav", "in/far/deep/3.wav"]
+    names = sorted(path.name for path in find_audio(tmp_path / "in" / "far"))
+    assert names == ["1.wav", "2.wav", "3.wav", "4.wav", "6.wav"]
 
 
 def test_find_audio_errors(tmp_path: Path) -> None:

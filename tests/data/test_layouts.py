@@ -276,6 +276,19 @@ def test_audiofolder(tmp_path: Path, ending: str) -> None:
     assert set(reasons(listing)) == {"lost.wav"}
 
 
+def test_audiofolder_behind_a_link(tmp_path: Path) -> None:
+    touch(tmp_path, "far/train/deep/a.wav", "far/test/b.wav", "in/.cache/c.wav")
+    write(tmp_path / "far" / "train" / "metadata.csv", "file_name,text", "deep/a.wav,one")
+    write(tmp_path / "in" / ".cache" / "metadata.csv", "file_name,text", "c.wav,hidden")
+    (tmp_path / "in" / "data").symlink_to(tmp_path / "far")
+    known, listing = read(tmp_path / "in")
+    assert {id: (u.split, u.text) for id, u in known.items()} == {
+        "data-train-deep-a": ("train", "one"),
+        "data-test-b": ("test", None),
+    }
+    assert not listing.rejected
+
+
 def test_nemo_names_inside_and_outside_stay_apart(tmp_path: Path) -> None:
     elsewhere = tmp_path / "a.wav"
     folder = tmp_path / "corpus"

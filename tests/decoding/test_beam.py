@@ -1,4 +1,7 @@
+from dataclasses import replace
 from itertools import groupby, product
+from pathlib import Path
+from shutil import copyfile
 
 import pytest
 import torch
@@ -270,6 +273,37 @@ def test_lexicon_of_phones(words, tmp_path):
             BeamDecoder(PHONES, DecodingSettings(**settings))
 
 
+# --- other weights -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hotwords", [(), ("cab", "ab")])
+@pytest.mark.parametrize("kind", ["words", "characters", "lexicon", "none"])
+def test_reweighted_equals_a_new_decoder(words, characters, tmp_path, kind, hotwords):
+    """And its files are not read again: they are gone."""
+    files = {"words": {"lm": words}, "characters": {"lm": characters}, "none": {}}
+    write_lexicon(tmp_path / "lexicon.txt", ["ab", "ba", "ca"])
+    files["lexicon"] = {"lm": words, "lexicon": str(tmp_path / "lexicon.txt")}
+    copies = {name: str(copyfile(file, tmp_path / name)) for name, file in files[kind].items()}
+    first = DecodingSettings(hotwords=hotwords, nbest=3, lm_weight=0.5, **copies)
+    loaded = BeamDecoder(TOKENS, first)
+    changes = (
+        {"lm_weight": 2.0},
+        {"lm_weight": 0.0},
+        {"word_score": 4.0},
+        {"beam": 3},
+        {"hotword_weight": 1.0},
+        {},
+    )
+    trials = [replace(first, **change) for change in changes]
+    expected = [BeamDecoder(TOKENS, trial).decode(noise(20, 1)) for trial in trials]
+    for path in copies.values():
+        Path(path).unlink()
+    decoders = [loaded.reweighted(trial) for trial in trials]
+    assert [decoder.decode(noise(20, 1)) for decoder in decoders] == expected
+    assert loaded.decode(noise(20, 1)) == expected[-1]
+    assert len({str(readings) for readings in expected}) > 1
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 
@@ -303,6 +337,24 @@ def test_model_of_another_language(tmp_path):
     estimate([list("AB|CA|")], 2).save(tmp_path / "capitals.arpa")
     with pytest.raises(LanguageModelError, match=r"capitals\.arpa: knows none .*same case"):
         BeamDecoder(TOKENS, DecodingSettings(lm=str(tmp_path / "capitals.arpa")))
+
+
+def test_words_that_cannot_be_spelled_are_counted(tmp_path, caplog):
+    foreign = ["dé", "Ab", "xyz", "abc1", "c-a", "zz"]
+    estimate([["ab", "ba", *foreign], ["ab", "ca"]], 2).save(tmp_path / "lm.arpa")
+    settings = DecodingSettings(lm=str(tmp_path / "lm.arpa"))
+    assert [r.text for r in BeamDecoder(TOKENS, settings).decode(frames("ab ba"))] == ["ab ba"]
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        f"{tmp_path}/lm.arpa: 6 of 9 words are never written: the model's tokens do not spell "
+        "them (Ab abc1 c-a dé xyz ...)"
+    )
+
+
+def test_nothing_is_said_of_words_that_can_all_be_spelled(words, caplog):
+    BeamDecoder(TOKENS, DecodingSettings(lm=words))
+    assert not caplog.records
 
 
 def test_words_of_a_binary_are_not_known(words, characters, tmp_path, monkeypatch):

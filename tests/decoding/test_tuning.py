@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from speechssl.data.text import BLANK, Tokens
+from speechssl.decoding.beam import BeamDecoder
 from speechssl.decoding.greedy import GreedyDecoder
 from speechssl.decoding.ngram import estimate
 from speechssl.decoding.settings import DecodingSettings
@@ -32,7 +33,8 @@ def dev() -> list[Tensor]:
 def test_finds_weights_better_than_greedy(dev, tmp_path, unit):
     units = [line.split() if unit == "word" else [*line.replace(" ", "|"), "|"] for line in TEXT]
     estimate(units, 3).save(tmp_path / "lm.arpa")
-    trials = tune(TOKENS, dev, TEXT, DecodingSettings(lm=str(tmp_path / "lm.arpa")))
+    settings = DecodingSettings(lm=str(tmp_path / "lm.arpa"))
+    trials = tune(BeamDecoder(TOKENS, settings), dev, TEXT)
     greedy = word_error_rate(GreedyDecoder(TOKENS), dev, TEXT)
     assert trials[0].wer < 0.7 * greedy
     assert [trial.wer for trial in trials] == sorted(trial.wer for trial in trials)
@@ -43,3 +45,16 @@ def test_finds_weights_better_than_greedy(dev, tmp_path, unit):
     assert (len({settings.word_score for settings in chosen}) > 3) == (unit == "word")
     draw_trials(trials, tmp_path / "tuning.png")
     assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("hotwords", [(), ("cab",)])
+def test_trials_equal_those_of_decoders_of_their_own(dev, tmp_path, caplog, hotwords):
+    """What is loaded is loaded once: the word without tokens is named once."""
+    estimate([*(line.split() for line in TEXT), ["ab", "überall"]], 2).save(tmp_path / "lm.arpa")
+    settings = DecodingSettings(lm=str(tmp_path / "lm.arpa"), hotwords=hotwords)
+    trials = tune(BeamDecoder(TOKENS, settings), dev, TEXT)
+    [record] = caplog.records
+    assert "1 of 4 words" in record.getMessage()
+    for trial in trials[::7]:
+        decoder = BeamDecoder(TOKENS, trial.settings)
+        assert trial.wer == word_error_rate(decoder, dev, TEXT)

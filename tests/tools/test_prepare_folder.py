@@ -241,6 +241,24 @@ def test_long_recordings_can_be_kept(tool: Tool, folder: Path, tmp_path: Path) -
     assert "noise" in cuts_of(tmp_path / "kept")
 
 
+def test_another_corpus_is_found_before_speech_is_looked_for(
+    tool: Tool, folder: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "noise.wav", 0.01 * rng.standard_normal(31 * 8000), 8000)
+    command = ("prepare_folder", folder, tmp_path / "out")
+    assert tool(*command)[0] == 0
+    assert "already prepared" in tool(*command)[1]
+    soundfile.write(folder / "more.wav", 0.01 * rng.standard_normal(32 * 8000), 8000)
+    status, _, problem = tool(*command)
+    assert (status, "already holds another corpus" in problem) == (2, True)
+    journal = (tmp_path / "out" / "measured.jsonl").read_text()
+    assert "pieces " in journal
+    assert not [line for line in journal.splitlines() if "pieces" in line and "more.wav" in line]
+    assert tool(*command, "--overwrite")[0] == 0
+    assert "no speech" in reasons_of(tmp_path / "out")["more"]
+
+
 def _empty(folder: Path) -> None:
     folder.mkdir()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from speechssl.data.audio import find_audio
+from speechssl.data.audio import files_under, find_audio
 from speechssl.data.layouts.folder import read_with_tables, splits_by_folder
 from speechssl.data.layouts.tables import name_recordings
 from speechssl.data.utterance import Listing
@@ -32,7 +32,7 @@ def read(folder: Path, table: Path | None, language: str | None) -> Listing:
     Raises ``ManifestError`` if there are none or one cannot be used, and ``AudioError`` if there is
     no recording.
     """
-    tables = sorted(path for name in METADATA for path in folder.rglob(name))
+    tables = [path for path in files_under(folder) if path.name in METADATA]
     if not tables:
         raise ManifestError(
             f"{folder}: is no audiofolder: it holds no {' or '.join(METADATA)}; choose another "

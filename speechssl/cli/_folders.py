@@ -1,0 +1,62 @@
+"""What ``import`` and ``export`` have in common: the folder they write, and not to overwrite."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from speechssl.cli._options import write_once
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace what an earlier call wrote there."
+)
+
+
+def model_folder_once(path: Path, overwrite: bool) -> None:
+    """Raises ``RunFolderError`` if a model folder is at ``path`` and must not be replaced, or if
+    anything else is there but an empty folder."""
+    from speechssl.models.folder import is_model_folder
+
+    _once(path, overwrite, "a model folder", is_model_folder(path))
+
+
+def conversion_once(path: Path, overwrite: bool) -> None:
+    """Raises ``RunFolderError`` if another project's form of a model is at ``path`` and must not be
+    replaced, or if anything else is there but an empty folder."""
+    from speechssl.interop.certificate import FILE
+    from speechssl.models.folder import is_model_folder
+
+    converted = (path / FILE).is_file() and not is_model_folder(path)  # imports have one too
+    _once(path, overwrite, "an export to another project", converted)
+
+
+def _once(path: Path, overwrite: bool, what: str, is_such: bool) -> None:
+    from speechssl.errors import RunFolderError
+
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() and not is_such:
+        raise RunFolderError(
+            f"{path}: exists and is not {what}; give another name or remove it first."
+        )
+    write_once(path, overwrite)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields ``path`` if nothing is there, else a new path of the same name: the folder written
+    to it takes the place of ``path`` when the block succeeds."""
+    if not path.exists():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".tmp-{path.name}-") as temporary:
+        fresh = Path(temporary) / "new" / path.name
+        fresh.parent.mkdir()
+        yield fresh
+        os.replace(path, Path(temporary) / "old")
+        os.replace(fresh, path)
