@@ -396,7 +396,7 @@ def own_model(path: Path, frontend: Any, kind: str) -> Encoder | CTCModel:
 
 
 LOAD_BY_NAME = """
-import json, sys, torch
+import json, sys, soundfile, torch  # soundfile brings the libsndfile that fairseq2 asks for
 from fairseq2 import init_fairseq2
 from fairseq2.assets import get_asset_store
 from fairseq2.models.wav2vec2.asr import get_wav2vec2_asr_model_hub
