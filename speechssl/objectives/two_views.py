@@ -15,7 +15,9 @@ Both papers have batch norm in projector and predictor, which makes the loss of 
 the others of its process, and without which they do badly or collapse. Here the two have layer
 norm, and each channel of the targets is normalised over its recording's frames, as data2vec's are:
 a target that is the same everywhere is then zero, and predicting it gains nothing. Without this,
-the toy of tests/contracts collapses within five updates.
+the toy of tests/contracts collapses within five updates. It does not keep the channels from all
+saying the same, such as when somebody speaks; ``decorrelation``, the second half of Barlow Twins'
+loss (Zbontar et al. 2021, arXiv 2103.03230, equation 1), does.
 
 B recordings, S samples, T frames, D model size, M frames that count, Q size of a projection.
 """
@@ -68,9 +70,14 @@ class TwoViewsConfig(ViewsConfig):
     projection_size: int = 256
     """Size of the space in which views are compared (Q)."""
 
+    decorrelation: float = 0.0
+    """Weight of the mean squared correlation between two channels of the projections (see
+    ``correlation``), which is 1 where all channels say the same."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.horizon > 0, "horizon", "more than 0", self.horizon)
+        require(self.decorrelation >= 0, "decorrelation", "0 or more", self.decorrelation)
         for name in ("hidden_size", "projection_size"):
             require(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
 
@@ -130,11 +137,15 @@ class TwoViews(Objective):
                 projections = self.project(context[count:])
             context = context[:count]
         with full_precision(context):
-            targets = normalize_within(projections, row, rows=len(masks))
-            predictions = self.predict(self.project(context))  # [M, Q]
+            targets = normalize_within(projections.detach(), row, rows=len(masks))
+            own = self.project(context)  # [M, Q]
+            predictions = self.predict(own)
             total = (2 - 2 * F.cosine_similarity(predictions, targets, dim=-1)).sum()
+            redundancy = correlation(normalize_within(own, row, rows=len(masks)))
+            total = total + self.config.decorrelation * count * redundancy
         means: dict[str, Tensor | float] = {
             "prediction_variance": spread(predictions),
+            "correlation": redundancy.detach(),
             **variety("target", targets),
             **variety("context", context),
         }
@@ -159,7 +170,7 @@ class TwoViews(Objective):
 
 
 def normalize_within(values: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Each channel of each recording to mean 0 and variance 1 over its frames; no gradient.
+    """Each channel of each recording to mean 0 and variance 1 over its frames.
 
     values [M, Q]; row [M] int64 on the CPU, the recording of each frame, of ``rows``. -> [M, Q].
     """
@@ -170,5 +181,18 @@ def normalize_within(values: Tensor, row: Tensor, rows: int) -> Tensor:
         totals = of.new_zeros(rows, of.shape[1]).index_add(0, row, of)
         return (totals / counts).index_select(0, row)
 
-    centred = values.detach() - mean(values.detach())
+    centred = values - mean(values)
     return centred * torch.rsqrt(mean(centred.square()) + 1e-5)
+
+
+def correlation(values: Tensor) -> Tensor:
+    """The mean over pairs of channels of their squared correlation, from 0 to 1.
+
+    ``values`` [M, Q] have mean 0 and variance 1 in each channel. Barlow Twins (arXiv 2103.03230,
+    equation 1) has the sum of it as its redundancy reduction, between two views.
+    """
+    size = values.shape[1]
+    if size < 2:
+        return values.new_zeros(())
+    matrix = values.T @ values / max(1, len(values))  # [Q, Q]
+    return (matrix.square().sum() - matrix.diagonal().square().sum()) / (size * (size - 1))

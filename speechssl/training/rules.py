@@ -63,7 +63,11 @@ class Rule:
 
 
 LOWER_RATE = ("lower optimizer.lr", "raise schedule.warmup")
-FREER_TARGETS = ("raise objective.diversity_weight", *LOWER_RATE)
+MORE_VARIETY = (
+    "raise objective.diversity_weight",
+    "raise objective.decorrelation",
+    *LOWER_RATE,
+)
 
 RULES = (
     Rule(
@@ -155,7 +159,7 @@ RULES = (
         sick="below 0.005",
         is_sick=lambda run: run.now["target_variance"] < 0.005,
         says="the targets are nearly all the same (variance {target_variance:.2g})",
-        remedies=FREER_TARGETS,
+        remedies=MORE_VARIETY,
     ),
     Rule(
         "flat targets",
@@ -164,7 +168,7 @@ RULES = (
         sick="below 1.2",
         is_sick=lambda run: run.now["target_rank"] < 1.2,
         says="the targets differ in one dimension only (effective rank {target_rank:.2f})",
-        remedies=FREER_TARGETS,
+        remedies=MORE_VARIETY,
     ),
     Rule(
         "same context",
@@ -173,7 +177,7 @@ RULES = (
         sick="below 0.02",
         is_sick=lambda run: run.now["context_variance"] < 0.02,
         says="all that the encoder gives is alike (variance {context_variance:.2g})",
-        remedies=LOWER_RATE,
+        remedies=MORE_VARIETY,
     ),
     Rule(
         "flat context",
@@ -183,7 +187,7 @@ RULES = (
         is_sick=lambda run: run.now["context_rank"] < 1.2,
         says="what the encoder gives differs in one dimension only (effective rank "
         "{context_rank:.2f})",
-        remedies=LOWER_RATE,
+        remedies=MORE_VARIETY,
     ),
     Rule(
         "diverging",

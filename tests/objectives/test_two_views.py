@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from speechssl.errors import ConfigError
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder
 from speechssl.objectives.masking import MaskConfig
-from speechssl.objectives.two_views import TwoViews, TwoViewsConfig
+from speechssl.objectives.two_views import TwoViews, TwoViewsConfig, correlation
 from speechssl.objectives.views import two_views
 from tests.contracts.toys import toy_batch, toy_encoder
 from tests.models.reference import randomize
@@ -26,6 +28,7 @@ BYOL = TwoViewsConfig(MaskConfig(probability=0.5, span=4), hidden_size=24, proje
 SIMSIAM = TwoViewsConfig(
     MaskConfig(probability=0.5, span=4), target="stop_gradient", hidden_size=24, projection_size=12
 )
+DECORRELATED = replace(SIMSIAM, decorrelation=3.0)
 
 
 def models(config: TwoViewsConfig) -> tuple[Encoder, TwoViews, Encoder, nn.Module]:
@@ -48,8 +51,9 @@ def slow_errors(
     batch: SpeechBatch,
     draws: dict[str, Tensor],
 ) -> list[Tensor]:
+    """The loss of each frame that is asked for, with its share of the decorrelation."""
     encoder, objective, target_encoder, target_project = models
-    errors = []
+    errors, own = [], []
     for row, length in enumerate(batch.lengths.tolist()):
         alone, frames = batch.waveforms[row, :length], num_frames(length)
         level = alone.square().mean().sqrt()
@@ -62,14 +66,20 @@ def slow_errors(
             seen, _ = target_encoder(views[other][None], lengths, masks[other][None])
             asked = [t for t in range(frames) if masks[view][t] and not masks[other][t]]
             targets = normed_over_time(target_project(seen[0, asked])).detach()
+            own.append(normed_over_time(objective.project(context[0, asked])))
             for frame, target in zip(asked, targets):
                 prediction = objective.predict(objective.project(context[0, frame]))
                 cosine = prediction @ target / (prediction.norm() * target.norm())
                 errors.append(2 - 2 * cosine)
-    return errors
+    columns = torch.cat(own).T
+    pairs = [(a * b).mean() ** 2 for a, b in permutations(columns, 2)]
+    penalty = objective.config.decorrelation * torch.stack(pairs).mean()
+    return [error + penalty for error in errors]
 
 
-@pytest.mark.parametrize("config", [BYOL, SIMSIAM], ids=["byol", "simsiam"])
+@pytest.mark.parametrize(
+    "config", [BYOL, SIMSIAM, DECORRELATED], ids=["byol", "simsiam", "decorrelated"]
+)
 def test_equals_the_slow_loss_gradients_too(config: TwoViewsConfig) -> None:
     parts = models(config)
     encoder, objective, _, _ = parts
@@ -150,10 +160,21 @@ def test_it_does_not_collapse(target: str) -> None:
         assert float(total) / count > 0.4, name
 
 
+def test_correlation_is_1_where_all_channels_say_the_same_and_0_where_none_do() -> None:
+    signal = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    other = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    assert correlation(torch.stack([signal, -signal, signal], dim=1)) == 1.0
+    assert correlation(torch.stack([signal, other], dim=1)) == 0.0
+    third = correlation(torch.stack([signal, signal, other], dim=1))
+    assert third == pytest.approx(1 / 3)  # of the pairs 1-2, 1-3 and 2-3 the first
+    assert correlation(signal[:, None]) == 0.0  # a single channel has no partner
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [
         ({"horizon": 0.0}, "horizon"),
+        ({"decorrelation": -1.0}, "decorrelation"),
         ({"snr_db": (20.0, 5.0)}, "snr_db"),
         ({"gain_db": -1.0}, "gain_db"),
         ({"hidden_size": 0}, "hidden_size"),
