@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from speechssl.cli._training import on_collapse_option
+from speechssl.cli._training import on_collapse_option, one_voice
 
 if TYPE_CHECKING:
     from speechssl.training.metrics import OnCollapse
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     help="Start from this model folder: its encoder, and its heads if the objective is the same.",
 )
 @on_collapse_option
+@one_voice()
 def command(
     recipe: Path,
     data_dir: Path,

@@ -78,12 +78,15 @@ class EncoderConfig:
     layer_drop: float = 0.0
     """Probability that training skips a layer."""
     frontend_gradient: float = 1.0
-    """Factor on the gradient that reaches the frontend (0.1 in wav2vec 2.0 base)."""
+    """Factor on the gradient that reaches the frontend (0.1 in wav2vec 2.0 base); 0 leaves its
+    weights as they are, without weight decay too."""
 
     def __post_init__(self) -> None:
         for name in _SIZES:
             require(getattr(self, name) > 0, name, "positive", getattr(self, name))
-        require(self.layers >= 0, "layers", "at least 0", self.layers)
+        require(0 <= self.layers <= MAX_LAYERS, "layers", f"from 0 to {MAX_LAYERS}", self.layers)
+        depth = self.position_layers
+        require(depth <= MAX_LAYERS, "position_layers", f"at most {MAX_LAYERS}", depth)
         require(self.squeeze >= 1, "squeeze", "at least 1", self.squeeze)
         if self.causal:
             require(self.squeeze == 1, "squeeze", "1 in a causal encoder", self.squeeze)
@@ -103,6 +106,9 @@ class EncoderConfig:
         gradient = self.frontend_gradient
         require(0.0 <= gradient <= 1.0, "frontend_gradient", "from 0 to 1", gradient)
 
+
+MAX_LAYERS = 1000
+"""More layers than anybody trains: a slip of the pen would take minutes to be built."""
 
 _SIZES = ("dim", "heads", "ffn_dim", "position_kernel", "position_groups", "position_layers")
 
@@ -142,9 +148,11 @@ class Encoder(nn.Module):
 
         Raises ``AudioError`` when S is below one frame.
         """
-        frames = self.frontend(waveforms, lengths)
-        if frames.requires_grad and self.config.frontend_gradient != 1.0:
-            frames = ScaleGradient.apply(frames, self.config.frontend_gradient)  # type: ignore[no-untyped-call]
+        factor = self.config.frontend_gradient
+        with torch.set_grad_enabled(torch.is_grad_enabled() and factor > 0):
+            frames = self.frontend(waveforms, lengths)
+        if frames.requires_grad and factor != 1.0:
+            frames = ScaleGradient.apply(frames, factor)  # type: ignore[no-untyped-call]
         return frames  # type: ignore[no-any-return]
 
     def normalize(self, frames: Tensor) -> Tensor:
@@ -200,7 +208,9 @@ class Encoder(nn.Module):
         (0 to L): both [B, T, D]."""
         hidden, frames = self._squeezed(inputs, num_frames)
         states = list(self._transform(hidden, frames))
-        early = self.norm(states[layer]) if self.config.norm == "pre" else states[layer]
+        early = states[layer]
+        if self.config.norm == "pre" and layer < len(self.layers):  # the last one is normed
+            early = self.norm(early)
         length = inputs.size(1)
         return self._unsqueezed(states[-1], length), self._unsqueezed(early, length)
 

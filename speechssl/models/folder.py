@@ -14,6 +14,7 @@ What else the folder holds is for people and other programs (an import's ``certi
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of the layout described above."""
+
+FAR_LARGER = 20
+"""A model of up to so many times the numbers in its file is built, to say which weight does not
+fit: before they are filled, weights take no memory."""
 
 WEIGHTS, CONFIG, TOKENS = "model.safetensors", "config.yaml", "tokens.txt"
 
@@ -110,10 +116,17 @@ def load_model_folder(path: Path | str, *, encoder: Mapping[str, Any] | None = N
     path = Path(path)
     config = _read_config(path, encoder or {})
     weights = _read_weights(path / WEIGHTS)
-    with _SkipDrawing():
-        body = Encoder(config.encoder)
-        ctc = config.kind == "ctc"
-        model = CTCModel(body, config.vocabulary_size or 0) if ctc else body
+    held = sum(weight.numel() for weight in weights.values())
+    try:
+        with _Unfilled(FAR_LARGER * held):
+            body = Encoder(config.encoder)
+            ctc = config.kind == "ctc"
+            model = CTCModel(body, config.vocabulary_size or 0) if ctc else body
+    except _TooManyError:
+        raise ModelFolderError(
+            f"{path / CONFIG}: asks for a far larger model than that of the {held:,} numbers in "
+            f"{WEIGHTS}; both must come from the same export."
+        ) from None
     _fill(model, weights, path / WEIGHTS)
     tokens = None if config.kind == "encoder" else _read_tokens(path, config.vocabulary_size)
     return LoadedModel(config.kind, model.eval(), tokens, config.info or {}, path)
@@ -258,8 +271,17 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
     model.load_state_dict(values, assign=True)
 
 
-class _SkipDrawing(TorchFunctionMode):
-    """Inside, nobody draws initial weights: those from the file come in their place."""
+class _TooManyError(Exception):
+    """A model wants more weights than it may have."""
+
+
+class _Unfilled(TorchFunctionMode):
+    """Inside, nobody draws initial weights: those from the file come in their place. Raises
+    ``_TooManyError`` before there are more than ``most``."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -267,6 +289,11 @@ class _SkipDrawing(TorchFunctionMode):
         kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"]
+        if func in (torch.empty, torch.zeros, torch.ones):
+            size = args if isinstance(args[0], int) else args[0]
+            self._left -= math.prod(size)
+            if self._left < 0:
+                raise _TooManyError
         return func(*args, **kwargs)
 
 

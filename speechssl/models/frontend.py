@@ -29,6 +29,9 @@ CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 assert math.prod(CONV_STRIDES) == HOP_SAMPLES
 
+FFT_SAMPLES = 512
+"""Samples of the Fourier transform of the fbank frontend, zeros behind each window among them."""
+
 GROUP_SAMPLES = 10 * SAMPLE_RATE
 """Samples, padding included, that a CPU convolves at once. More need larger buffers, which the
 allocator takes from the system each time instead of using memory that is free already."""
@@ -59,7 +62,8 @@ class FrontendConfig:
 
     def __post_init__(self) -> None:
         require(self.channels > 0, "channels", "positive", self.channels)
-        require(self.mel_bins > 0, "mel_bins", "positive", self.mel_bins)
+        bins = FFT_SAMPLES // 2
+        require(0 < self.mel_bins <= bins, "mel_bins", f"from 1 to {bins}", self.mel_bins)
         biased_group = self.norm == "group" and self.bias
         require(not biased_group, "bias", "false with norm=group", self.bias)
 
@@ -105,7 +109,9 @@ class WaveformFrontend(nn.Module):
         size = max(1, GROUP_SAMPLES // samples) if on_cpu else len(waveforms)
         groups = zip(torch.split(waveforms, size), torch.split(lengths, size))
         frames = F.gelu(torch.cat([self._convolve(*group) for group in groups]))  # [B, T, C]
-        return zero_padding(frames, frame_padding(lengths, frames))
+        return zero_padding(
+            frames, padding_mask(num_frames(lengths), frames.size(1), frames.device)
+        )
 
     def _convolve(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """waveforms [B, S], lengths [B] samples -> the last convolution's output [B, T, C]."""
@@ -191,7 +197,6 @@ class FbankFrontend(nn.Module):
     """
 
     HOP = HOP_SAMPLES // 2
-    FFT = 512
     FLOOR = 1e-8
     """Energy, relative to the recording's mean band energy, under which nothing is heard."""
     VARIANCE_FLOOR = 1e-2
@@ -207,7 +212,7 @@ class FbankFrontend(nn.Module):
         # Constants have values even where parameters are only outlined (meta device).
         window = torch.hann_window(WINDOW_SAMPLES, periodic=False, device="cpu")
         self.register_buffer("window", window, persistent=False)
-        filters = mel_filters(config.mel_bins, self.FFT)
+        filters = mel_filters(config.mel_bins, FFT_SAMPLES)
         self.register_buffer("filters", filters, persistent=False)
 
     @torch.no_grad()
@@ -234,7 +239,7 @@ class FbankFrontend(nn.Module):
         windows = F.pad(waveforms, (0, self.HOP)).unfold(1, WINDOW_SAMPLES, self.HOP)
         windows = windows[:, : 2 * num_frames(waveforms.size(1))]  # [B, 2T, 400]
         windows = (windows - windows.mean(2, keepdim=True)) * self.window
-        spectrum = torch.fft.rfft(windows, n=self.FFT)  # [B, 2T, 257]
+        spectrum = torch.fft.rfft(windows, n=FFT_SAMPLES)  # [B, 2T, 257]
         power = spectrum.real.square() + spectrum.imag.square()
         energies: Tensor = power @ self.filters
         return energies
@@ -271,11 +276,6 @@ def normalize_waveforms(waveforms: Tensor, lengths: Tensor) -> Tensor:
 def _divisors(counts: Tensor, like: Tensor) -> Tensor:
     """``counts`` [B], at least 1, on the device and in the type of ``like``."""
     return to_device(counts.clamp(min=1).to(like.dtype), like.device)
-
-
-def frame_padding(lengths: Tensor, frames: Tensor) -> Tensor | None:
-    """``padding_mask`` for ``frames`` [B, T, ...] of recordings of ``lengths`` [B] samples."""
-    return padding_mask(num_frames(lengths), frames.size(1), frames.device)
 
 
 def _require_one_frame(samples: int) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from speechssl.data.batch import SpeechBatch
@@ -200,6 +200,13 @@ def frame_positions(mask: Tensor) -> Tensor:
     return mask.flatten().nonzero()[:, 0]
 
 
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of ``values`` over all processes, in place; each gets the same."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(values)
+    return values
+
+
 def full_precision(tensor: Tensor) -> torch.autocast:
     """Switches autocast off on the device of ``tensor``: losses are computed in float32."""
     return torch.autocast(tensor.device.type, enabled=False)
@@ -215,9 +222,10 @@ def feature_penalty(encoder: Encoder, frames: Tensor, counts: Tensor) -> Tensor:
 
     frames [B, T, C], zeros behind ends; counts [B] on the CPU. The penalty of wav2vec 2.0 and
     HuBERT (``features_pen`` in fairseq), which keeps the frontend from growing its output. 0 where
-    the frontend has nothing to learn (filter banks, or frozen).
+    the frontend has nothing to learn (filter banks, or frozen by ``frontend_gradient``).
     """
-    if not any(parameter.requires_grad for parameter in encoder.frontend.parameters()):
+    learns = any(True for _ in encoder.frontend.parameters())
+    if not learns or encoder.config.frontend_gradient == 0:
         return frames.new_zeros((), dtype=torch.float32)
     values = max(1, int(counts.sum())) * frames.shape[-1]
     return frames.float().square().sum() / values

@@ -9,8 +9,10 @@ K codebooks, V codewords of each, D size of a codeword, M vectors.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from speechssl.objectives.base import sum_over_processes
 
 
 class OnlineCodebooks(nn.Module):
@@ -61,9 +63,7 @@ class OnlineCodebooks(nn.Module):
         choice = codes[:, None] == torch.arange(self.shape[1], device=codes.device)[:, None]
         counted = F.pad(vectors, (0, 1), value=1.0)  # [K, M, D + 1]
         seen = torch.bmm(choice.to(vectors.dtype), counted)  # [K, V, D + 1]
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(seen)
-        self.collected += seen
+        self.collected += sum_over_processes(seen)
 
     def absorb(self, decay: float) -> None:
         """Moves the codewords towards what was collected, unless ``decay`` is 1; forgets it."""

@@ -188,17 +188,18 @@ class Contrastive(Objective):
             targets = self.project_target(codewords)  # [M, Q]
             predictions = self.project_context(context)  # [M, Q]
             logits = self.logits(predictions, targets, codes, mask, distractors)  # [M, 1 + N]
-            contrastive = -logits.log_softmax(dim=-1)[:, 0].sum()
+            contrastive = info_nce(logits)
             diversity = self.diversity(probabilities)
             penalty = feature_penalty(encoder, frames, frame_counts(batch)[0])
         total = contrastive + count * (
             self.config.diversity_weight * diversity + self.config.penalty_weight * penalty
         )
+        used = codebook_perplexity(probabilities)
         means: dict[str, Tensor | float] = {
             "loss_diversity": diversity,
             "feature_penalty": penalty,
-            "codebook_perplexity": codebook_perplexity(probabilities),
-            "target_perplexity": codebook_perplexity(probabilities) / self.config.groups,
+            "codebook_perplexity": used,
+            "target_perplexity": used / self.config.groups,
             **variety("target", targets),
             **variety("context", context),
             "temperature": self.quantizer.temperature,
@@ -253,6 +254,13 @@ class Contrastive(Objective):
         total = self.config.groups * self.config.entries
         average = probabilities.sum(dim=0) / max(1, len(probabilities))  # [G, V]
         return (total - perplexity(average).sum()) / total
+
+
+def info_nce(logits: Tensor) -> Tensor:
+    """-log of the softmax at the true answer, summed: logits [M, 1 + N], the true one's first ->
+    scalar. InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4). 0 without negatives.
+    """
+    return -logits.log_softmax(dim=-1)[:, 0].sum()
 
 
 def singled_out(logits: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from speechssl.objectives.base import (
     real_frames,
     variety,
 )
-from speechssl.objectives.contrastive import singled_out
+from speechssl.objectives.contrastive import info_nce, singled_out
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Future(Objective):
                     for step, pairs in enumerate(places, start=1)
                 ]
             )  # [pairs of all steps, 1 + N]
-            total = -logits.log_softmax(dim=-1)[:, 0].sum()
+            total = info_nce(logits)
         count = len(logits)
         own = to_device(frame_positions(real), device)  # [F]
         means: dict[str, Tensor | float] = {

@@ -33,7 +33,7 @@ class MaskConfig:
         require(self.min_spans >= 0, "min_spans", "0 or more", self.min_spans)
 
 
-def span_mask(num_frames: Tensor, config: MaskConfig, *, width: int | None = None) -> Tensor:
+def span_mask(counts: Tensor, config: MaskConfig, *, width: int | None = None) -> Tensor:
     """Draws masked spans: [B] int64 frames of each recording -> [B, T] bool, True where masked.
 
     ``T`` is ``width``, or the longest recording's frames; B is at least 1. A recording of n
@@ -42,12 +42,10 @@ def span_mask(num_frames: Tensor, config: MaskConfig, *, width: int | None = Non
     left over. They start at different frames, all equally likely, and may overlap. Where not
     even one whole span fits, a span is n - 1 frames long: a single frame is never masked.
 
-    The random numbers come from torch's global CPU generator whatever the device of
-    ``num_frames``, so that a seed means the same mask on every device (on a GPU this costs one
-    copy of the B counts to the CPU). They are drawn for real frames only, recording after
-    recording: a mask depends neither on padding nor on the recordings that follow.
+    Counts and mask are on the CPU, whose global generator gives the random numbers. They are drawn
+    for real frames only, recording after recording: a mask depends neither on padding nor on the
+    recordings that follow.
     """
-    counts = num_frames.cpu()
     longest = int(counts.max())
     noise = _noise(counts + 1)  # [B, T + 1]: one for the rounding, one per frame
 
@@ -66,7 +64,7 @@ def span_mask(num_frames: Tensor, config: MaskConfig, *, width: int | None = Non
     edges.scatter_add_(1, (starts + span[:, None]).clamp(max=longest), -chosen)
     mask = torch.zeros(len(counts), longest if width is None else width, dtype=torch.bool)
     mask[:, :longest] = edges.cumsum(dim=1)[:, :longest] > 0
-    return mask.to(num_frames.device)
+    return mask
 
 
 def _noise(counts: Tensor) -> Tensor:

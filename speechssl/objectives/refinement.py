@@ -30,13 +30,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechssl.config import require
 from speechssl.devices import to_device
 from speechssl.models.encoder import EncoderConfig
-from speechssl.objectives.base import RunClock, full_precision, real_frames
+from speechssl.objectives.base import RunClock, full_precision, real_frames, sum_over_processes
 from speechssl.objectives.teacher import normalize_over_time
 
 
@@ -158,12 +158,12 @@ class Refinement(RunClock, nn.Module):
         """Remembers frames [M, C] and their codes [M, N] until ``advance``, for the projections
         first and then for the codebooks; those of all processes are added up at once."""
         if self.fraction is None or self.fraction < self.config.pca_until:
-            self.new_products += _over_processes(frames.T @ frames)
+            self.new_products += sum_over_processes(frames.T @ frames)
             return
         entries = torch.arange(quantizer.codebooks.shape[1], device=codes.device)
         chosen = (codes.T[:, None] == entries[:, None]).to(frames.dtype)  # [N, V, M]
         seen = torch.bmm(chosen, directions(frames @ quantizer.projections))
-        self.new_sums += _over_processes(seen)
+        self.new_sums += sum_over_processes(seen)
 
     @torch.no_grad()
     def turn_projections(self, quantizer: Quantizer) -> None:
@@ -230,10 +230,3 @@ def directions(vectors: Tensor) -> Tensor:
 def similarities(vectors: Tensor) -> Tensor:
     """vectors [B, T, E] of length 1 -> the cosines of each recording's pairs, [B, T, T]."""
     return torch.bmm(vectors, vectors.transpose(1, 2))
-
-
-def _over_processes(values: Tensor) -> Tensor:
-    """The sum of ``values`` over all processes."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(values)
-    return values

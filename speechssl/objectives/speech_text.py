@@ -40,13 +40,9 @@ from speechssl.objectives.base import (
     transformer_of,
     variety,
 )
+from speechssl.objectives.contrastive import info_nce
 from speechssl.objectives.masking import MaskConfig, span_mask
-from speechssl.objectives.utterances import (
-    info_nce,
-    mean_over_time,
-    number_right,
-    other_recordings,
-)
+from speechssl.objectives.utterances import mean_over_time, number_right, other_recordings
 
 LARGEST_SCALE = 100.0
 """Up to which the learned scale of the similarities may grow, as in the paper."""

@@ -36,14 +36,10 @@ from speechssl.objectives.base import (
     mean_metrics,
     variety,
 )
+from speechssl.objectives.contrastive import info_nce
 from speechssl.objectives.masking import MaskConfig
 from speechssl.objectives.teacher import Teacher
-from speechssl.objectives.utterances import (
-    info_nce,
-    mean_over_time,
-    number_right,
-    other_recordings,
-)
+from speechssl.objectives.utterances import mean_over_time, number_right, other_recordings
 from speechssl.objectives.views import Branch, ViewsConfig, draw_views, perceptron, two_views
 
 KEYS_PER_PASS = 64

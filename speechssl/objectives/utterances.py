@@ -28,13 +28,6 @@ def other_recordings(total: int) -> Tensor:
     return (torch.arange(total)[:, None] + torch.arange(1, total)) % total
 
 
-def info_nce(logits: Tensor) -> Tensor:
-    """-log of the softmax at the true answer, summed: logits [M, 1 + N], the true one's first ->
-    scalar. InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4). 0 without negatives.
-    """
-    return -logits.log_softmax(dim=-1)[:, 0].sum()
-
-
 def number_right(logits: Tensor) -> Tensor:
     """How many of logits [M, 1 + N] are largest at the true answer (``singled_out``), a scalar
     without gradient; 0 without negatives."""

@@ -14,6 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from speechssl.data.batch import PADDING_TARGET, SpeechBatch
 from speechssl.frames import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES, min_samples, num_frames
 
+MARGIN_STEP = SAMPLE_RATE // 100
+"""Samples over which the level is measured to find the quiet at the ends of a recording."""
+
+MARGIN_STEPS = 5
+"""Less quiet than this is not lengthened: what is played to and fro so fast has a pitch."""
+
 
 def change_speed(batch: SpeechBatch, speeds: Sequence[float]) -> SpeechBatch:
     """Speed perturbation (Ko et al. 2015): each recording at a speed drawn from ``speeds``.
@@ -35,21 +41,46 @@ def change_speed(batch: SpeechBatch, speeds: Sequence[float]) -> SpeechBatch:
     return replace(batch, targets=targets)
 
 
-def drop_start(batch: SpeechBatch, seconds: float) -> SpeechBatch:
-    """Drops up to ``seconds`` from the start of each recording, but leaves it a frame, and as many
-    as CTC needs for its transcript.
+def vary_margins(batch: SpeechBatch, seconds: float) -> SpeechBatch:
+    """Gives each recording another margin, the quiet before and behind its sound (``margin``).
 
-    Frames then stand elsewhere in the sound, within one hop and, with more seconds than that,
-    within the frames that ``squeeze`` joins: a network that hears each recording in one position
-    only learns the position too. Not for frame targets, which belong to frames where they were.
+    Each of the two is drawn between nothing and ``seconds``, or what it was where that is more. It
+    is cut, or lengthened by its own quiet played to and fro; a recording without quiet at that
+    end stays as it is there. What is left has a frame, and as many as CTC needs for its transcript.
+
+    A network that hears each recording with its own margins only reads worse where sound begins at
+    once, as behind a voice detector, or late. Not for frame targets, which belong to frames where
+    they were.
     """
     assert batch.targets is None
-    drawn = torch.randint(round(seconds * SAMPLE_RATE) + 1, (len(batch.lengths),)).tolist()
-    shorter = []
-    for waveform, least, samples in zip(_recordings(batch), _least_frames(batch), drawn):
-        spare = max(0, len(waveform) - min_samples(least))
-        shorter.append(waveform[min(samples, spare) :])
-    return _with_waveforms(batch, shorter)
+    drawn = torch.rand(len(batch.lengths), 2).tolist()
+    varied = []
+    for waveform, least, shares in zip(_recordings(batch), _least_frames(batch), drawn):
+        for share in shares:  # the start; turned round, the end; and round again
+            waveform = _with_margin(waveform, share, seconds, min_samples(least)).flip(0)
+        varied.append(waveform)
+    return _with_waveforms(batch, varied)
+
+
+def _with_margin(waveform: Tensor, share: float, seconds: float, least: int) -> Tensor:
+    """A recording [S] that begins with a ``share`` of the most quiet that it may begin with."""
+    quiet = margin(waveform)
+    wanted = round(share * max(quiet, seconds * SAMPLE_RATE))
+    if wanted <= quiet:
+        return waveform[min(quiet - wanted, max(0, len(waveform) - least)) :]
+    if quiet < MARGIN_STEPS * MARGIN_STEP:
+        return waveform
+    there_and_back = torch.cat([waveform[:quiet], waveform[:quiet].flip(0)])
+    times = -(-(wanted - quiet) // len(there_and_back))
+    return torch.cat([there_and_back.repeat(times)[: wanted - quiet].flip(0), waveform])
+
+
+def margin(waveform: Tensor) -> int:
+    """The samples at the start of a recording [S] before its first 10 ms with a level above 30 dB
+    below its loudest 10 ms."""
+    power = waveform[: len(waveform) // MARGIN_STEP * MARGIN_STEP]
+    power = power.view(-1, MARGIN_STEP).square().mean(dim=1)
+    return int((power >= power.max() / 1000).int().argmax()) * MARGIN_STEP
 
 
 def resample_to_speed(waveform: Tensor, speed: float) -> Tensor:

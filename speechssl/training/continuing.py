@@ -15,21 +15,13 @@ from typing import Any
 from speechssl.config import merge
 from speechssl.data.targets import TargetsMeta
 from speechssl.files import sha256
-from speechssl.models.encoder import Encoder
-from speechssl.models.folder import WEIGHTS, load_encoder, load_model_folder, load_objective_weights
+from speechssl.models.folder import WEIGHTS, load_model_folder, load_objective_weights
 from speechssl.objectives.base import EXTRA_STATE, Objective
 
 logger = logging.getLogger("speechssl")
 
 CLUSTERS = "cluster_embeddings"
 """The tensor of an objective with a row for each cluster of one codebook."""
-
-
-def continued_encoder(init: Path, model: Mapping[str, Any]) -> Encoder:
-    """The encoder of ``init`` with the settings of a recipe's ``model`` section (dropout and the
-    like). Raises ``ModelFolderError`` where they ask for another shape."""
-    changes = {name: value for name, value in model.items() if name != "preset"}
-    return load_encoder(init, encoder=changes)
 
 
 def continued_settings(init: Path, objective: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ A ``Job`` says what is trained on what; ``train`` runs it, with the units of ``u
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,10 @@ from speechssl.training.units import Unit, ValidationUnit
 
 FAMILY = "speechssl"
 
+LOST_PEER = re.compile("gloo/transport.*(closed|reset) by peer|gloo/transport.*Broken pipe")
+"""What gloo says where a process that this one computes with is there no more. (NCCL ends the
+process itself.)"""
+
 PLAIN_NAMES = (
     "loss",
     "accuracy",
@@ -91,8 +97,8 @@ class Job:
     exp: Path
     """The run's folder."""
 
-    build_model: Any
-    """Returns the ``Trainable`` module; called once per process, seeded."""
+    build_model: Callable[[], nn.Module]
+    """Returns the module, a ``units.Trainable``; called once per process, seeded."""
 
     train_cuts: Cuts
     train_loader: CutLoader
@@ -119,9 +125,10 @@ class Job:
 def train(job: Job) -> None:
     """Runs ``job`` from its last checkpoint to its end.
 
-    Raises ``RunFolderError`` where a checkpoint cannot be read or written or another process is
-    training in the folder, ``CollapseError`` where the run has failed and is to stop then, and
-    ``KeyboardInterrupt``, once there is a checkpoint, on Ctrl-C and SIGTERM.
+    Raises ``RunFolderError`` where a checkpoint cannot be read or written, another process is
+    training in the folder or one of this run is lost, ``CollapseError`` where the run has failed
+    and is to stop then, and ``KeyboardInterrupt``, once there is a checkpoint, on Ctrl-C and
+    SIGTERM.
     """
     if is_main_process():
         folder = RunFolder(job.exp)
@@ -138,7 +145,6 @@ def _train(job: Job) -> None:
     stop = StopSignals(
         job.exp,
         saved_every=job.training.validate_every,
-        reported_every=job.training.log_every,
         speaks=is_main_process(),
     )
     try:
@@ -150,25 +156,41 @@ def _train(job: Job) -> None:
                 no_rich=not interactive,
                 no_progress=not interactive,
             )
-    except (OperationalError, CheckpointStateNotValidError) as error:
-        if (cause := _os_error(error)) is None:
+    except Exception as error:
+        if (explained := _explained(error, job.exp)) is None:
             raise
-        raise RunFolderError(
-            f"{job.exp}: cannot be written to ({cause.strerror or cause}); the last complete "
-            f"checkpoint is kept. Mend that, then give the same command to go on."
-        ) from error
-    except CheckpointError as error:
-        raise RunFolderError(
-            f"{job.exp}: the checkpoint at update {error.step_nr} cannot be restored ({error}); "
+        raise explained from error
+
+
+def _explained(error: Exception, exp: Path) -> BaseException | None:
+    """``RunFolderError`` where the user can mend what ended the run in ``exp``."""
+    causes = list(_causes(error))
+    if isinstance(error, CheckpointError):
+        return RunFolderError(
+            f"{exp}: the checkpoint at update {error.step_nr} cannot be restored ({error}); "
             f"remove checkpoints/step_{error.step_nr} to go back to the one before."
-        ) from error
+        )
+    if any(LOST_PEER.search(str(cause)) for cause in causes):
+        if not is_main_process():
+            return SystemExit(1)  # one line is enough
+        return RunFolderError(
+            f"{exp}: another process of the run has ended (see what it says); mend that, then "
+            f"give the same command to go on from the last checkpoint."
+        )
+    refused = next((cause for cause in causes if isinstance(cause, OSError)), None)
+    if refused and isinstance(error, (OperationalError, CheckpointStateNotValidError)):
+        return RunFolderError(
+            f"{exp}: cannot be written to ({refused.strerror or refused}); the last complete "
+            f"checkpoint is kept. Mend that, then give the same command to go on."
+        )
+    return None
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
-    """What the operating system said, among the causes of ``error``."""
-    while error is not None and not isinstance(error, OSError):
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what it came from."""
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
-    return error
 
 
 @dataclass
@@ -316,8 +338,7 @@ class SpeechRecipe(Recipe):
 
     def _build_model(self) -> nn.Module:
         torch.manual_seed(self.job.seed)
-        model: nn.Module = self.job.build_model()
-        return model
+        return self.job.build_model()
 
 
 def check_training(training: TrainingConfig, encoder: EncoderConfig) -> None:

@@ -35,13 +35,13 @@ from speechssl.frames import num_frames
 from speechssl.models.adapters import add_adapters, merge_adapters
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.folder import TOKENS, load_encoder, save_model_folder
+from speechssl.models.folder import TOKENS, save_model_folder
 from speechssl.objectives.base import Loss, Unigram, frame_positions, real_frames
 from speechssl.objectives.masking import MaskConfig, span_mask
-from speechssl.training.augment import change_speed, drop_start
+from speechssl.training.augment import change_speed, vary_margins
 from speechssl.training.engine import Job, check_training, is_main_process, train
 from speechssl.training.metrics import MetricPairs, OnCollapse
-from speechssl.training.pretraining import describe, encoder_settings, usable_cuts
+from speechssl.training.pretraining import describe, first_encoder, usable_cuts
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
 from speechssl.training.reference import copy_reference, draw_run
 from speechssl.training.run_folder import RunFolder
@@ -75,8 +75,8 @@ class FinetuneModel(nn.Module):
         """
         if self.training and self.config.speeds:
             batch = change_speed(batch, self.config.speeds)
-        if self.training and self.config.shift > 0:
-            batch = drop_start(batch, self.config.shift)
+        if self.training and self.config.margins > 0:
+            batch = vary_margins(batch, self.config.margins)
         assert batch.tokens is not None
         assert batch.token_lengths is not None
         context, early, frames = self._contexts(batch)
@@ -204,13 +204,14 @@ def finetune(
     settings = recipe.finetune
     if init is None:  # nothing is pretrained that could be kept
         settings = replace(settings, freeze_encoder=0.0, freeze_frontend=False)
-    config = _new_encoder(recipe, init).config
+    config = first_encoder(recipe.model, init).config
     check_training(recipe.training, config)
     check_adapters(recipe, init)
     folder = RunFolder(exp)
-    description = describe("finetune", recipe, config, data_dir, seed, init)
-    folder.check(description)
     transcribed = _transcribed_cuts(data_dir, "train", recipe)
+    manifest_hash = transcribed.manifest_hash
+    description = describe("finetune", recipe, config, data_dir, manifest_hash, seed, init)
+    folder.check(description)
     tokens = make_tokens(settings, transcribed.texts())
     train_cuts = _fitting_cuts(transcribed, tokens, recipe, str(cuts_path(data_dir, "train")))
     if tokens.units == "characters":
@@ -224,7 +225,7 @@ def finetune(
     tokens.save(exp / TOKENS)
 
     def build_model() -> FinetuneModel:
-        model = CTCModel(_new_encoder(recipe, init), len(tokens), dropout=settings.dropout)
+        model = CTCModel(first_encoder(recipe.model, init), len(tokens), dropout=settings.dropout)
         if settings.adapter_rank:
             add_adapters(model.encoder, settings.adapter_rank, settings.adapter_scale)
         return FinetuneModel(model, settings, tokens)
@@ -295,14 +296,6 @@ def check_adapters(recipe: FinetuneRecipe, init: Path | None) -> None:
         raise ConfigError(
             "training.data_parallel: adapters are small and are trained with ddp; set it to ddp."
         )
-
-
-def _new_encoder(recipe: FinetuneRecipe, init: Path | None) -> Encoder:
-    """The encoder to start from: new, or the pretrained one with the recipe's changes."""
-    if init is None:
-        return Encoder(encoder_settings(recipe.model))
-    changes = {name: value for name, value in recipe.model.items() if name != "preset"}
-    return load_encoder(init, encoder=changes)
 
 
 def _has_dev(data_dir: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,7 +124,7 @@ class DoctorRecorder(MetricRecorder):
     whose weights are lost ends in any case, before a checkpoint of them takes the place of the
     last good one."""
 
-    def __init__(self, exp: Path, on_collapse: OnCollapse, echo: Any) -> None:
+    def __init__(self, exp: Path, on_collapse: OnCollapse, echo: Callable[[str], None]) -> None:
         """``exp`` is the folder of the run, whose earlier reports count after a resume."""
         self._exp = exp
         self._doctor = Doctor(run_settings(exp))
@@ -174,7 +174,7 @@ class DoctorRecorder(MetricRecorder):
 class ConsoleRecorder(MetricRecorder):
     """Prints one short line per report: update, loss, accuracy, speed, time left."""
 
-    def __init__(self, total_updates: int, echo: Any) -> None:
+    def __init__(self, total_updates: int, echo: Callable[[str], None]) -> None:
         self._total = total_updates
         self._echo = echo
         self._first: tuple[int, float] | None = None

@@ -32,12 +32,13 @@ from speechssl.data.loading import epoch_batches
 from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, targets_path
 from speechssl.errors import ConfigError
+from speechssl.models.adapters import add_adapters
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
-from speechssl.models.folder import load_encoder
 from speechssl.objectives import build_objective
+from speechssl.training.continuing import continued_settings
 from speechssl.training.finetuning import finetune
-from speechssl.training.pretraining import encoder_settings, pretrain, usable_cuts
+from speechssl.training.pretraining import first_encoder, pretrain, usable_cuts
 from speechssl.training.recipe import (
     FinetuneRecipe,
     PretrainRecipe,
@@ -180,22 +181,21 @@ def plan(
 
 def build_model(run: Run, recipe: Recipe, cuts: Cuts) -> nn.Module:
     """The model that the run trains, without values: on the meta device."""
-    changes = {name: value for name, value in recipe.model.items() if name != "preset"}
-    if run.init is None:
-        config = encoder_settings(recipe.model)
-    elif isinstance(recipe, PretrainRecipe):
-        config = load_encoder(run.init).config
-    else:
-        config = load_encoder(run.init, encoder=changes).config
+    config = first_encoder(recipe.model, run.init).config
     with torch.device("meta"):
         encoder = Encoder(config)
         if isinstance(recipe, FinetuneRecipe):
+            if rank := recipe.finetune.adapter_rank:
+                add_adapters(encoder, rank, recipe.finetune.adapter_scale)
             return CTCModel(encoder, len(make_tokens(recipe.finetune, cuts.texts())))
         clusters = None
         if recipe.data.targets is not None:
             path = targets_path(run.data, "train", recipe.data.targets)
             clusters = FrameTargets.load(path).meta.clusters
-        return nn.ModuleList([encoder, build_objective(recipe.objective, config, clusters)])
+        objective = recipe.objective
+        if run.init is not None:
+            objective = continued_settings(run.init, objective)
+        return nn.ModuleList([encoder, build_objective(objective, config, clusters)])
 
 
 def rescale(recipe: Recipe, batch_seconds: float) -> dict[str, Any]:

@@ -26,24 +26,20 @@ from speechssl.data.loading import CutLoader
 from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, codebook_path, targets_path
 from speechssl.errors import ConfigError, ManifestError
+from speechssl.files import sha256
 from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.folder import save_model_folder
+from speechssl.models.folder import WEIGHTS, load_encoder, save_model_folder
 from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
 from speechssl.objectives.teacher import Teacher
 from speechssl.training.augment import change_speed
-from speechssl.training.continuing import (
-    check_targets,
-    continued_encoder,
-    continued_settings,
-    take_heads,
-)
+from speechssl.training.continuing import check_targets, continued_settings, take_heads
 from speechssl.training.engine import Job, check_training, is_main_process, train
 from speechssl.training.metrics import MetricPairs, OnCollapse, loss_metrics
 from speechssl.training.recipe import DataConfig, PretrainRecipe, TrainingConfig, load_recipe
 from speechssl.training.reference import copy_reference, draw_run
-from speechssl.training.run_folder import RunFolder
+from speechssl.training.run_folder import CONTENTS, RunFolder
 
 logger = logging.getLogger("speechssl")
 
@@ -101,13 +97,14 @@ def pretrain(
     if init is not None:
         settings = continued_settings(init, recipe.objective)
         recipe = dataclasses.replace(recipe, objective=settings)
-    config = _new_encoder(recipe, init).config
+    config = first_encoder(recipe.model, init).config
     check_training(recipe.training, config)
     folder = RunFolder(exp)
     splits = _read_splits(data_dir, recipe)
     meta = None if splits["train"][1] is None else splits["train"][1].meta
     clusters = None if meta is None else meta.clusters
-    description = describe("pretrain", recipe, config, data_dir, seed, init)
+    manifest_hash = splits["train"][0].manifest_hash
+    description = describe("pretrain", recipe, config, data_dir, manifest_hash, seed, init)
     if meta is not None:
         description["codebook"] = meta.codebook
     folder.check(description)
@@ -121,7 +118,7 @@ def pretrain(
         objective = build_objective(recipe.objective, config, clusters)
         if init is not None:
             take_heads(objective, recipe.objective["kind"], init, meta)
-        return PretrainModel(_new_encoder(recipe, init), objective, recipe.speeds)
+        return PretrainModel(first_encoder(recipe.model, init), objective, recipe.speeds)
 
     train_cuts, train_targets = splits["train"]
     dev_cuts, dev_targets = splits.get("dev", (None, None))
@@ -144,7 +141,7 @@ def pretrain(
             training=recipe.training,
             seed=seed,
             score="loss",
-            static_graph=config.layer_drop == 0,
+            static_graph=config.layer_drop == 0 and config.frontend_gradient > 0,
             on_collapse=on_collapse,
             observer=observer,
         )
@@ -178,11 +175,16 @@ def export_pretrained(
     return model_dir
 
 
-def _new_encoder(recipe: PretrainRecipe, init: Path | None) -> Encoder:
-    """The encoder to start from: new, or that of a model folder with the recipe's changes."""
+def first_encoder(model: Mapping[str, Any], init: Path | None) -> Encoder:
+    """The encoder that training starts from: a new one as a recipe's ``model`` section says, or
+    that of the model folder ``init`` with the settings of that section (dropout and the like).
+
+    Raises ``ModelFolderError`` where they ask for another shape than that of ``init``.
+    """
     if init is None:
-        return Encoder(encoder_settings(recipe.model))
-    return continued_encoder(init, recipe.model)
+        return Encoder(encoder_settings(model))
+    changes = {name: value for name, value in model.items() if name != "preset"}
+    return load_encoder(init, encoder=changes)
 
 
 def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
@@ -212,14 +214,20 @@ def describe(
     recipe: Any,
     config: EncoderConfig,
     data_dir: Path,
+    manifest_hash: str,
     seed: int,
     init: Path | None,
 ) -> dict[str, Any]:
-    """What a run is, in readable form; two runs are the same when their descriptions are."""
+    """What a run is, in readable form; two runs are the same when their descriptions are, wherever
+    the files lie (``run_folder.CONTENTS``)."""
+    contents = {"data": manifest_hash}
+    if init is not None:
+        contents["init"] = sha256(init / WEIGHTS)
     return {
         "kind": kind,
         "data": str(data_dir),
         "init": None if init is None else str(init),
+        CONTENTS: contents,
         "seed": seed,
         "encoder": to_dict(config),
         "recipe": to_dict(recipe),

@@ -141,7 +141,10 @@ class TrainingConfig:
     """Updates between validations, each of which also writes a checkpoint."""
 
     keep_last: int = 1
+    """The latest checkpoints that are kept; a run goes on from the last."""
+
     keep_best: int = 1
+    """The checkpoints with the best validation score that are kept besides."""
 
     def __post_init__(self) -> None:
         for name in ("updates", "log_every", "validate_every", "keep_last", "keep_best"):
@@ -207,10 +210,10 @@ class FinetuneConfig:
     """Speed factors, one drawn per recording; empty leaves the audio as it is. A recording too
     short for its transcript at the speed drawn stays as it is."""
 
-    shift: float = 0.0
-    """Up to how many seconds are dropped from the start of each recording, drawn anew each time, so
-    that the same sounds stand in other frames. 0.04 is as far as it matters at 50 frames per second
-    with ``squeeze: 2``."""
+    margins: float = 0.0
+    """Up to how many seconds of quiet each recording gets before and behind its sound, drawn anew
+    each time, so that the network learns neither where sound begins nor in which frames it stands.
+    0 leaves the audio as it is."""
 
     intermediate_ctc: float = 0.0
     """Weight, from 0 to 1, of the same CTC loss of the encoder without its upper half, which then
@@ -247,7 +250,7 @@ class FinetuneConfig:
         for name in ("time_mask_span", "channel_mask_span"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         _check_speeds(self.speeds)
-        require(0 <= self.shift <= 1, "shift", "from 0 to 1", self.shift)
+        require(0 <= self.margins <= 5, "margins", "from 0 to 5", self.margins)
         weight = self.intermediate_ctc
         require(0 <= weight < 1, "intermediate_ctc", "at least 0 and below 1", weight)
 

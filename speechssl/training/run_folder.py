@@ -32,6 +32,10 @@ MODEL_FOLDER = "model"
 PATHS = ("data", "init", "recipe.finetune.lexicon")
 """Settings of a run that name files; kept absolute, so that it goes on from any folder."""
 
+CONTENTS = "contents"
+"""The SHA-256 of the training manifest (``data``) and of the weights to start from (``init``):
+where these are the same, so is the run, wherever they lie now."""
+
 
 class RunFolder:
     """The folder of one training run."""
@@ -58,7 +62,10 @@ class RunFolder:
                     f"{self.path}: holds other files and no {RECIPE_FILE}; give a new folder."
                 )
             return
-        changed = sorted(differences(with_absolute_paths(read_yaml(recipe)), description))
+        before = with_absolute_paths(read_yaml(recipe))
+        old, new = before.pop(CONTENTS, {}), description.pop(CONTENTS, {})
+        moved = {name for name in PATHS if name in new and new[name] == old.get(name)}
+        changed = sorted(differences(before, description) - moved)
         if changed:
             raise RunFolderError(
                 f"{self.path}: holds another run (different: {', '.join(changed[:6])}); give a "

@@ -11,6 +11,7 @@ from types import FrameType
 
 from fairseq2.gang import Gang, all_sum
 from fairseq2.trainer import Trainer
+from torch import Tensor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What asks a run to end: Ctrl-C, and what clusters send before they take the machine away."""
@@ -23,15 +24,15 @@ class StopSignals:
     (fairseq2 0.8.1 looks at no request to stop where the number of updates is given.)
     """
 
-    def __init__(self, exp: Path, *, saved_every: int, reported_every: int, speaks: bool) -> None:
+    def __init__(self, exp: Path, *, saved_every: int, speaks: bool) -> None:
         """``exp`` is the run's folder. It gets a checkpoint every ``saved_every`` updates without
-        us. Several processes agree on the end every ``reported_every`` updates, when they wait for
-        each other anyway. Only a process that ``speaks`` says anything."""
+        us. Only a process that ``speaks`` says that a signal has come."""
         self._exp = exp
         self._saved_every = saved_every
-        self._reported_every = reported_every
         self._speaks = speaks
         self._asked = False
+        self._votes: Tensor | None = None
+        """How many processes had been asked to end at the last look."""
         self._saved: int | None = None
         """The update of the last checkpoint; None before the first look."""
 
@@ -52,20 +53,24 @@ class StopSignals:
         step = trainer.step_nr
         if self._saved is None or step % self._saved_every == 0:
             self._saved = step  # a run begins with the checkpoint that it goes on from
-        if not self._all_asked(step, gang):
+        if not self._ends(gang):
             return
         trainer._maybe_complete_checkpoint_save_operation()
         if step != self._saved:
             trainer._save_checkpoint(blocking=True)
         done = f"stopped after update {step}, with a checkpoint" if step else "stopped at the start"
-        text = f"{self._exp}: {done}; the same command goes on from there"
-        raise KeyboardInterrupt(text if self._speaks else "")
+        raise KeyboardInterrupt(f"{self._exp}: {done}; the same command goes on from there")
 
-    def _all_asked(self, step: int, gang: Gang) -> bool:
-        """Whether the run ends now, on every process."""
+    def _ends(self, gang: Gang) -> bool:
+        """Whether the run ends now, on every process.
+
+        Several processes agree within an update (torchrun and clusters kill those that take longer
+        than 30 seconds). They go by the votes of the look before, which no host has to wait for.
+        """
         if gang.size == 1:
             return self._asked
-        return step % self._reported_every == 0 and bool(all_sum(gang, int(self._asked)) > 0)
+        votes, self._votes = self._votes, all_sum(gang, int(self._asked))
+        return votes is not None and bool(votes > 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

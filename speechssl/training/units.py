@@ -38,6 +38,9 @@ class Trainable(Protocol):
         """Validation metrics of a batch as ``{name: (sum, count)}``, in evaluation mode."""
 
 
+NOTHING = 1e-9
+"""The count of a batch without a term, whose sum is 0: the engine divides by the counts' total."""
+
 # Lets FSDP find the tensors in what a model returns, whose gradients start its backward pass.
 register_dataclass(Loss)
 
@@ -62,7 +65,7 @@ class Unit(TrainUnit[SpeechBatch]):  # type: ignore[type-var]
         self._started = self._started or time.monotonic()
         self._model.set_progress((step_nr - 1) / self._updates)
 
-    def process_batch(self, batch: SpeechBatch, metric_bag: MetricBag) -> tuple[Tensor, int]:
+    def process_batch(self, batch: SpeechBatch, metric_bag: MetricBag) -> tuple[Tensor, Any]:
         torch.manual_seed(batch.seed)  # masks and dropout belong to the batch, not the process
         loss: Loss = self._parallel_model(batch)
         seconds = batch.audio_seconds
@@ -75,7 +78,7 @@ class Unit(TrainUnit[SpeechBatch]):  # type: ignore[type-var]
             }
         )
         metric_bag.get("total_seen", MetricSums).update({"total_audio_hours": (seconds / 3600, 0)})
-        return loss.sum, max(1, int(loss.count))
+        return loss.sum, max(float(loss.count), NOTHING)
 
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
         means = _pop_sums(values, "means")

@@ -9,8 +9,10 @@ import pytest
 
 from speechssl.config import write_yaml
 from speechssl.data.index import Cuts
-from speechssl.data.manifest import cuts_path, hours, load_cuts, save_cuts
+from speechssl.data.manifest import cut_text, cuts_path, hours, load_cuts, save_cuts
+from speechssl.models.adapters import add_adapters
 from speechssl.models.encoder import Encoder
+from speechssl.models.folder import save_model_folder
 from speechssl.models.presets import encoder_config
 from speechssl.training.plan import Measured, Run, plan, rescale
 
@@ -64,6 +66,26 @@ def test_fine_tuning_counts_what_is_transcribed(finetune_recipe: Path, corpus_co
     save_cuts(cuts, path)
     found = plan(Run(finetune_recipe, corpus_copy), seconds_per_update=0.5)
     assert found.corpus_hours == pytest.approx(hours(cuts[6:]))
+
+
+def test_parameters_are_those_that_will_be_trained(
+    pretrain_recipe: Path, finetune_recipe: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Adapters in place of the encoder, and heads of the size that a model brings along."""
+    encoder = Encoder(encoder_config("tiny", MODEL))
+    started = {"recipe": {"objective": {"kind": "best_rq", "codebooks": 2, "entries": 4}}}
+    save_model_folder(tmp_path / "init", encoder, info=started)
+    pretrain_recipe.write_text(write_yaml({**RECIPE, "objective": {"kind": "best_rq"}}))
+    found = plan(Run(pretrain_recipe, corpus, init=tmp_path / "init"), seconds_per_update=0.5)
+    heads = 2 * 4 * (MODEL["dim"] + 1)
+    assert found.parameters == sum(p.numel() for p in encoder.parameters()) + heads
+
+    adapters = Run(finetune_recipe, corpus, ("finetune.adapter_rank=2",), init=tmp_path / "init")
+    add_adapters(encoder, 2, 1.0)
+    symbols = set(" ".join(cut_text(cut) or "" for cut in load_cuts(cuts_path(corpus, "train"))))
+    head = (len(symbols) + 1) * (MODEL["dim"] + 1)  # and the blank
+    expected = sum(p.numel() for p in encoder.parameters()) + head
+    assert plan(adapters, seconds_per_update=0.5).parameters == expected
 
 
 def test_processes_share_an_update(pretrain_recipe: Path, corpus: Path, fails) -> None:

@@ -217,6 +217,8 @@ def test_an_early_context_is_that_of_an_encoder_with_fewer_layers(layout: str) -
     for row, count in enumerate(frames.tolist()):
         torch.testing.assert_close(context[row, :count], expected[row, :count])
         torch.testing.assert_close(early[row, :count], shorter_context[row, :count])
+    context, last = encoder.contextualize_early(inputs, frames, LAYOUTS[layout].layers)
+    assert torch.equal(context, last)
 
 
 @pytest.mark.parametrize("squeeze", [1, 2])
@@ -360,13 +362,27 @@ def test_frontend_gradient_is_scaled() -> None:
     torch.testing.assert_close(gradients[1][1], gradients[0][1])
 
 
+@pytest.mark.parametrize("layout", ["group_post", "fbank_pre"])
+def test_a_frontend_without_gradient_stays_as_it_is(layout: str) -> None:
+    """Weight decay, which an optimizer applies to what has a gradient, if only of zeros, too."""
+    encoder = _encoder(layout, frontend_gradient=0.0)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=0.1, weight_decay=0.1)
+    encoder(*_batch())[0].square().sum().backward()
+    optimizer.step()
+    for name, value in encoder.state_dict().items():
+        if name.startswith("frontend."):
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(encoder.projection.weight, before["projection.weight"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"heads": 7}, r"heads must be a divisor of dim \(48\), but is 7"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, but is 1.0"),
         ({"dim": 0}, "dim must be positive, but is 0"),
-        ({"layers": -1}, "layers must be at least 0"),
+        ({"layers": -1}, "layers must be from 0 to 1000"),
         ({"squeeze": 0}, "squeeze must be at least 1"),
         ({"squeeze": 2, "causal": True}, "squeeze must be 1 in a causal encoder"),
         ({"convolution_kernel": 4}, "convolution_kernel must be odd, or 0 for none"),

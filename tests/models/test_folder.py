@@ -192,6 +192,33 @@ def test_config_with_unknown_or_wrong_settings(folder: Path) -> None:
     assert "vocabulary_size must be at least 2" in _error(folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layers": 10**9}, "layers must be from 0 to 1000"),
+        ({"position_layers": 10**9}, "position_layers must be at most 1000"),
+        ({"frontend": {"kind": "fbank", "mel_bins": 10**9}}, "mel_bins must be from 1 to 256"),
+        ({"layers": 1000}, "asks for a far larger model than that of the"),
+        ({"dim": 16 * 10**6}, "asks for a far larger model than that of the"),
+        ({"ffn_dim": 10**30}, "asks for a far larger model than that of the"),
+        ({"position_kernel": 10**9}, "asks for a far larger model than that of the"),
+        ({"squeeze": 10**9}, "asks for a far larger model than that of the"),
+        ({"relative_buckets": 10**10, "relative_distance": 10**10}, "asks for a far larger model"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_memory_is_taken(
+    folder: Path, changes: dict[str, object], said: str
+) -> None:
+    encoder = yaml.safe_load((folder / "config.yaml").read_text())["encoder"]
+    _edit_config(folder, encoder={**encoder, **changes})
+    assert said in _error(folder)
+
+
+def test_an_absurd_vocabulary_is_refused_before_memory_is_taken(folder: Path) -> None:
+    _edit_config(folder, vocabulary_size=10**12)
+    assert "asks for a far larger model" in _error(folder)
+
+
 def test_tokens_of_another_model(folder: Path) -> None:
     Tokens.from_texts(["ab"]).save(folder / "tokens.txt")
     assert "tokens.txt: has 4 tokens, but config.yaml says 7" in _error(folder)

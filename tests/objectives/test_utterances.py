@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from speechssl.objectives.utterances import (
-    info_nce,
-    mean_over_time,
-    number_right,
-    other_recordings,
-)
+from speechssl.objectives.contrastive import info_nce
+from speechssl.objectives.utterances import mean_over_time, number_right, other_recordings
 
 
 def test_the_mean_is_of_real_frames() -> None:

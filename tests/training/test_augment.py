@@ -1,4 +1,4 @@
-"""Changes of speed: of sound, lengths, frame targets and transcripts."""
+"""Changes of speed and of margins: of sound, lengths, frame targets and transcripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from speechssl.data.batch import PADDING_TARGET, collate
 from speechssl.errors import ConfigError
 from speechssl.frames import HOP_SAMPLES, WINDOW_SAMPLES, num_frames
 from speechssl.models.encoder import Encoder
-from speechssl.training.augment import change_speed, drop_start, follow_speed, resample_to_speed
+from speechssl.training.augment import (
+    change_speed,
+    follow_speed,
+    margin,
+    resample_to_speed,
+    vary_margins,
+)
 from speechssl.training.pretraining import PretrainModel
 from speechssl.training.recipe import FinetuneConfig, PretrainRecipe
 from tests.contracts.toys import TONE_SAMPLES, TONES, toy_batch, toy_encoder, toy_objective
@@ -75,18 +81,55 @@ def test_targets_at_the_same_speed_stay() -> None:
     assert torch.equal(kept, batch.targets)
 
 
-def test_a_dropped_start_is_short_and_leaves_what_the_transcript_needs() -> None:
-    torch.manual_seed(0)
-    waveforms = torch.randn(64, 4000)
-    batch = change_speed(collate(list(waveforms), tokens=[[1]] * 64), [1.0])
-    shorter = drop_start(batch, seconds=0.04)
-    dropped = 4000 - shorter.lengths
-    assert 0 <= dropped.min() < 100 < 500 < dropped.max() <= 640
-    for row, (length, start) in enumerate(zip(shorter.lengths.tolist(), dropped.tolist())):
-        assert torch.equal(shorter.waveforms[row, :length], waveforms[row, start:])
+def quiet_loud_quiet(before: int, behind: int, count: int = 1) -> list[torch.Tensor]:
+    """Recordings of 0.3 s of loud noise between samples of noise 60 dB below it."""
+    loud = torch.ones(before + 4800 + behind)
+    loud[:before] = loud[before + 4800 :] = 0.001
+    return list(loud * torch.randn(count, len(loud)))
 
-    fitting = replace(batch, ctc_frames=num_frames(batch.lengths))  # 12 frames, 80 samples to spare
-    assert (4000 - drop_start(fitting, seconds=0.04).lengths).max() == 80
+
+def test_the_margin_ends_where_sound_begins() -> None:
+    [waveform] = quiet_loud_quiet(3200, 1600)
+    assert margin(waveform) == 3200
+    assert margin(waveform.flip(0)) == 1600
+    assert margin(waveform[3200:]) == 0
+    assert margin(torch.zeros(1600)) == 0, "silence has no sound that a margin could end at"
+
+
+def test_margins_are_drawn_from_none_to_the_seconds_given() -> None:
+    torch.manual_seed(0)
+    waveforms = quiet_loud_quiet(3200, 1600, count=64)
+    varied = vary_margins(collate(waveforms, tokens=[[1]] * 64), seconds=0.5)
+    found = []
+    for row, length in enumerate(varied.lengths.tolist()):
+        waveform = varied.waveforms[row, :length]
+        before, behind = margin(waveform), margin(waveform.flip(0))
+        first = (waveform == waveforms[row][3200]).nonzero()[0]
+        assert torch.equal(waveform[first : first + 4800], waveforms[row][3200:8000]), "the sound"
+        found.append((before, behind))
+    for margins in zip(*found):
+        assert 0 <= min(margins) < 800 < 7200 < max(margins) <= 8000
+
+
+def test_a_longer_margin_is_the_recordings_own_quiet_to_and_fro() -> None:
+    torch.manual_seed(0)
+    [waveform] = quiet_loud_quiet(1600, 0)
+    [row] = vary_margins(collate([waveform], tokens=[[1]]), seconds=1.0).waveforms
+    added = len(row) - len(waveform)
+    assert added > 1600
+    quiet = waveform[:1600]
+    tape = torch.cat([quiet, quiet.flip(0)] * 10 + [waveform])  # ends in the recording itself
+    assert torch.equal(row, tape[-len(row) :])
+
+
+def test_margins_leave_what_the_transcript_needs_and_silence_as_it_is() -> None:
+    torch.manual_seed(0)
+    batch = collate(quiet_loud_quiet(3200, 3200, count=32), tokens=[[1]] * 32)
+    fitting = replace(batch, ctc_frames=num_frames(batch.lengths))
+    varied = vary_margins(fitting, seconds=0.01)
+    assert (num_frames(varied.lengths) >= fitting.ctc_frames).all()
+    silent = collate([torch.zeros(4000)], tokens=[[1]])
+    assert vary_margins(silent, seconds=0.3).lengths.tolist() == [4000]
 
 
 @pytest.mark.parametrize("kind", ["clusters", "best_rq"])
@@ -111,5 +154,5 @@ def test_pretraining_hears_other_speeds_and_validation_does_not(kind: str) -> No
 def test_what_is_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match="speeds"):
         PretrainRecipe(speeds=(0.9, 11.0))
-    with pytest.raises(ConfigError, match="shift"):
-        FinetuneConfig(shift=40.0)
+    with pytest.raises(ConfigError, match="margins"):
+        FinetuneConfig(margins=-1.0)

@@ -16,6 +16,7 @@ import torch
 from click.testing import CliRunner, Result
 from lhotse import CutSet
 
+from speechssl.cli._training import one_voice
 from speechssl.cli.main import EXIT_INTERRUPTED, group
 from speechssl.clustering import LabelConfig, label
 from speechssl.config import read_yaml, write_yaml
@@ -136,12 +137,67 @@ def test_a_stopped_and_killed_run_resumes_bit_for_bit(
     assert all(torch.equal(value, expected[name]) for name, value in weights(killed).items())
 
 
+def torchrun(number: int, arguments: list[str], *options: str) -> list[str]:
+    """The command line that runs the command in so many processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+    return [sys.executable, *launcher, *options, "-m", "speechssl.cli.main", *arguments]
+
+
 def run_processes(number: int, arguments: list[str]) -> None:
     """Runs the command with ``torchrun``, or alone for one process."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
-    launcher = torchrun if number > 1 else []
-    command_line = [sys.executable, *launcher, "-m", "speechssl.cli.main", *arguments]
+    alone = [sys.executable, "-m", "speechssl.cli.main", *arguments]
+    command_line = torchrun(number, arguments) if number > 1 else alone
     subprocess.run(command_line, env=EXACT, check=True)
+
+
+def start_two(arguments: list[str], logs: Path) -> subprocess.Popen[bytes]:
+    """Starts the command in two processes that write to ``logs``; returns when they train."""
+    exp = Path(arguments[3])
+    reports = exp / "metrics" / "train.jsonl"
+    seen = reports.stat().st_size if reports.exists() else 0
+    options = ["--redirects=3", f"--log-dir={logs}"]
+    process = subprocess.Popen(
+        torchrun(2, arguments, *options), env=EXACT, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not (reports.exists() and reports.stat().st_size > seen):
+        time.sleep(0.02)
+    assert process.poll() is None, said(logs, 0)
+    return process
+
+
+def said(logs: Path, rank: int) -> list[str]:
+    """What a process of ``start_two`` said beside its reports."""
+    (file,) = logs.glob(f"*/attempt_0/{rank}/stderr.log")
+    lines = file.read_text().splitlines()
+    return [line for line in lines if not line.startswith(("train ", "valid ")) and line.strip()]
+
+
+def test_processes_that_end_say_so_in_one_line(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    """Stopped by torchrun, which passes SIGTERM on, or because one of them was lost."""
+    exp = tmp_path / "exp"
+    long = ["training.updates=4000", "training.log_every=2", "training.validate_every=2000"]
+    run = command(pretrain_recipe, data, exp, *long)
+
+    process = start_two(run, tmp_path / "stopped")
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    (step,) = RunFolder(exp).steps()
+    assert f"stopped after update {step}, with a checkpoint" in said(tmp_path / "stopped", 0)[-1]
+    assert "stopping when this update is done" in said(tmp_path / "stopped", 0)[-2]
+    assert said(tmp_path / "stopped", 1) == []
+
+    process = start_two(run, tmp_path / "lost")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in map(int, children):
+        if b"RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            os.kill(child, signal.SIGKILL)
+    process.wait()
+    lines = said(tmp_path / "lost", 0)
+    assert lines[-1].startswith(f"error: {exp}: another process of the run has ended")
+    assert not any("Traceback" in line for line in lines)
+    assert RunFolder(exp).steps() == [step]
 
 
 def assert_close_weights(exp: Path, expected: dict[str, torch.Tensor]) -> None:
@@ -172,6 +228,58 @@ def test_two_processes_train_as_one(data: Path, pretrain_recipe: Path, tmp_path:
     run_processes(2, sharded)  # goes on from update 2
     again = weights(runs["shares"])
     assert all(torch.equal(value, finished[name]) for name, value in again.items())
+
+
+def test_one_process_says_that_it_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    @one_voice()
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        interrupted()
+    assert ended.value.code == EXIT_INTERRUPTED
+
+
+def test_terms_may_have_any_weight(data: Path, pretrain_recipe: Path, tmp_path: Path) -> None:
+    """The gradient is that of the mean, also where the weights of a batch add up to less than 1."""
+    norms = []
+    for scale in (1.0, 1e-4):
+        weights = [f"objective.{name}_weight={scale}" for name in ("masked", "unmasked")]
+        more = [*weights, "training.updates=4", "training.precision=fp32"]
+        exp = tmp_path / f"{scale}"
+        assert cli(*command(pretrain_recipe, data, exp, *more)).exit_code == 0
+        norms.append([row["grad_norm"] for row in metrics(exp)])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+
+
+def test_a_run_goes_on_where_its_files_have_been_moved(
+    data: Path, pretrain_recipe: Path, tmp_path: Path
+) -> None:
+    first, exp = tmp_path / "first", tmp_path / "exp"
+    assert cli(*command(pretrain_recipe, data, first, "training.updates=4")).exit_code == 0
+    more = ["training.keep_last=2", "--init"]
+    start = command(pretrain_recipe, data, exp, *more, str(first / "model"))
+    assert cli(*start).exit_code == 0
+    expected = weights(exp)
+    shutil.rmtree(exp / "checkpoints" / "step_8")
+
+    moved, corpus, model = (tmp_path / name for name in ("exp2", "corpus2", "model2"))
+    exp.rename(moved)
+    (first / "model").rename(model)
+    shutil.copytree(data, corpus)
+    again = command(pretrain_recipe, corpus, moved, *more, str(model))
+    result = cli(*again)
+    assert result.exit_code == 0, result.output
+    assert all(torch.equal(value, expected[name]) for name, value in weights(moved).items())
+    assert [row["Step"] for row in metrics(moved)] == [*range(1, 9), *range(5, 9)]
+
+    cuts = list(load_cuts(cuts_path(corpus, "train")))
+    CutSet.from_cuts(cuts[:-1]).to_file(cuts_path(corpus, "train"))
+    label(corpus, "mfcc", ["train", "dev"], LabelConfig(clusters=CLUSTERS), overwrite=True)
+    refuses(cli(*again), "another run", "data")
 
 
 def test_bad_input_is_refused_before_the_run(
