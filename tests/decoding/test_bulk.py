@@ -7,9 +7,16 @@ import torch
 
 from speechssl.data.audio import read_audio
 from speechssl.data.vad import VoiceActivity
-from speechssl.decoding.bulk import any_long, measure, speech_spans, transcribe_files
+from speechssl.decoding.bulk import (
+    MARGIN_SECONDS,
+    any_long,
+    measure,
+    speech_spans,
+    transcribe_files,
+)
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.errors import AudioError
+from speechssl.frames import SAMPLE_RATE
 from tests.conftest import speak
 
 
@@ -72,13 +79,17 @@ def test_silence_is_skipped(babbler, tmp_path):
 
 
 def test_speech_spans():
-    """Two utterances of the toy voice (silero takes it for speech) with 2 s of silence around."""
+    """Two utterances of the toy voice (silero takes it for speech) with 2 s of silence around.
+
+    What is kept begins and ends a margin outside them, as well as silero hears them."""
     silence = torch.zeros(32_000)
     voice = torch.from_numpy(speak("abababab " * 3)[0])
     recording = torch.cat([silence, voice, silence, voice, silence])
     spans = speech_spans(VoiceActivity(), recording.split(20_000))
+    margin = MARGIN_SECONDS * SAMPLE_RATE
     starts = [len(silence), 2 * len(silence) + len(voice)]
-    assert [start for start, _ in spans] == pytest.approx(starts, abs=3000)
-    assert [stop for _, stop in spans] == pytest.approx([s + len(voice) for s in starts], abs=6000)
+    stops = [start + len(voice) for start in starts]
+    assert [start + margin for start, _ in spans] == pytest.approx(starts, abs=3000)
+    assert [stop - margin for _, stop in spans] == pytest.approx(stops, abs=3000)
     close = torch.cat([silence, voice, torch.zeros(4000), voice, silence])  # a quarter of a second
     assert len(speech_spans(VoiceActivity(), [close])) == 1
