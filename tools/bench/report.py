@@ -189,8 +189,7 @@ def _draw_panel(axes: Any, name: str, rows: list[Row]) -> None:
     timed = rows[0].audio_seconds_per_second is None
     values = [row.seconds if timed else row.audio_seconds_per_second or 0.0 for row in rows]
     labels = [f"{row.system} {row.dtype}".strip() for row in rows]
-    dtypes = list(dict.fromkeys(row.dtype for row in rows))
-    places = [i + 0.5 * dtypes.index(row.dtype) for i, row in enumerate(rows)]
+    places = range(len(rows))
     axes.barh(places, values, color=[_colour(row) for row in rows], height=0.72)
     for place, row, value in zip(places, rows, values):
         star = "" if row.same_network else " *"
