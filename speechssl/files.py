@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, naming and hashing them."""
+"""Writing files and folders so that nobody ever sees half of one, naming and hashing them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder of the same name; it takes the place of ``path``, whatever is there,
+    when the block succeeds. When it raises, ``path`` is left as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".tmp-{path.name}-") as temporary:
+        fresh = Path(temporary) / "new" / path.name
+        fresh.mkdir(parents=True)
+        yield fresh
+        if path.exists():
+            os.replace(path, Path(temporary) / "old")
+        os.replace(fresh, path)
 
 
 def write_text(path: Path | str, text: str) -> None:

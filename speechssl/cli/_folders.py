@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -45,18 +41,3 @@ def _once(path: Path, overwrite: bool, what: str, is_such: bool) -> None:
             f"{path}: exists and is not {what}; give another name or remove it first."
         )
     write_once(path, overwrite)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields ``path`` if nothing is there, else a new path of the same name: the folder written
-    to it takes the place of ``path`` when the block succeeds."""
-    if not path.exists():
-        yield path
-        return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".tmp-{path.name}-") as temporary:
-        fresh = Path(temporary) / "new" / path.name
-        fresh.parent.mkdir()
-        yield fresh
-        os.replace(path, Path(temporary) / "old")
-        os.replace(fresh, path)

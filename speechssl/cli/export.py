@@ -7,12 +7,7 @@ from pathlib import Path
 
 import click
 
-from speechssl.cli._folders import (
-    conversion_once,
-    model_folder_once,
-    overwrite_option,
-    replacing,
-)
+from speechssl.cli._folders import conversion_once, model_folder_once, overwrite_option
 
 
 @click.command(short_help="Write a model for use here or in other projects.")
@@ -85,10 +80,11 @@ def _export_run(exp: Path, checkpoint: str, model_dir: Path) -> None:
 def _export_to(target: str, model_dir: Path, out: Path, source: Path) -> None:
     """Exports the model; messages name ``source``, which the user has given."""
     from speechssl.errors import SpeechSSLError
+    from speechssl.files import atomic_folder
     from speechssl.interop.projects import load_project
 
     try:
-        with replacing(out) as fresh:
+        with atomic_folder(out) as fresh:
             certificate, notes = load_project(target).export_model(model_dir, fresh)
     except SpeechSSLError as error:
         raise type(error)(str(error).replace(str(model_dir), str(source))) from None

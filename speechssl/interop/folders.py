@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from speechssl.config import to_dict
 from speechssl.errors import CheckpointError
-from speechssl.files import sha256
+from speechssl.files import atomic_folder, sha256
 from speechssl.interop.certificate import FILE as CERTIFICATE
 from speechssl.interop.certificate import Certificate
 from speechssl.interop.conversion import Ours
@@ -85,11 +84,5 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already; give a new folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".tmp-{out.name}-") as temporary:
-        fresh = Path(temporary) / "new"
-        fresh.mkdir()
+    with atomic_folder(out) as fresh:
         yield fresh
-        if out.exists():
-            out.rmdir()
-        fresh.rename(out)

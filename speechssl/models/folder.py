@@ -15,8 +15,6 @@ What else the folder holds is for people and other programs (an import's ``certi
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from speechssl.config import build, merge, read_yaml, to_dict, write_yaml
 from speechssl.errors import ConfigError, ModelFolderError
-from speechssl.files import atomic_path, write_text
+from speechssl.files import atomic_folder, atomic_path, write_text
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
 
@@ -88,10 +86,7 @@ def save_model_folder(
     """
     path = Path(path)
     _require_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".tmp-{path.name}-") as temporary:
-        fresh = Path(temporary) / "new"
-        fresh.mkdir()
+    with atomic_folder(path) as fresh:
         with atomic_path(fresh / WEIGHTS) as file:  # safetensors lets only the owner read
             save_file(_weights(model, objective or {}), file)
         config = _config(model, dict(info or {}))
@@ -100,9 +95,6 @@ def save_model_folder(
             tokens.save(fresh / TOKENS)
         for name, text in (extra_files or {}).items():
             write_text(fresh / name, text)
-        if path.exists():
-            os.replace(path, Path(temporary) / "old")
-        os.replace(fresh, path)
 
 
 def load_model_folder(path: Path | str, *, encoder: Mapping[str, Any] | None = None) -> LoadedModel:
