@@ -41,7 +41,7 @@ from speechssl.objectives.masking import MaskConfig, span_mask
 from speechssl.training.augment import change_speed, vary_margins
 from speechssl.training.engine import Job, check_training, is_main_process, train
 from speechssl.training.metrics import MetricPairs, OnCollapse
-from speechssl.training.pretraining import describe, first_encoder, usable_cuts
+from speechssl.training.pretraining import describe, first_config, first_encoder, usable_cuts
 from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
 from speechssl.training.reference import copy_reference, draw_run
 from speechssl.training.run_folder import RunFolder
@@ -204,7 +204,7 @@ def finetune(
     settings = recipe.finetune
     if init is None:  # nothing is pretrained that could be kept
         settings = replace(settings, freeze_encoder=0.0, freeze_frontend=False)
-    config = first_encoder(recipe.model, init).config
+    config = first_config(recipe.model, init)
     check_training(recipe.training, config)
     check_adapters(recipe, init)
     folder = RunFolder(exp)

@@ -38,7 +38,7 @@ from speechssl.models.encoder import Encoder
 from speechssl.objectives import build_objective
 from speechssl.training.continuing import continued_settings
 from speechssl.training.finetuning import finetune
-from speechssl.training.pretraining import first_encoder, pretrain, usable_cuts
+from speechssl.training.pretraining import first_config, pretrain, usable_cuts
 from speechssl.training.recipe import (
     FinetuneRecipe,
     PretrainRecipe,
@@ -181,7 +181,7 @@ def plan(
 
 def build_model(run: Run, recipe: Recipe, cuts: Cuts) -> nn.Module:
     """The model that the run trains, without values: on the meta device."""
-    config = first_encoder(recipe.model, run.init).config
+    config = first_config(recipe.model, run.init)
     with torch.device("meta"):
         encoder = Encoder(config)
         if isinstance(recipe, FinetuneRecipe):

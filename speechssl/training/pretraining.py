@@ -97,7 +97,7 @@ def pretrain(
     if init is not None:
         settings = continued_settings(init, recipe.objective)
         recipe = dataclasses.replace(recipe, objective=settings)
-    config = first_encoder(recipe.model, init).config
+    config = first_config(recipe.model, init)
     check_training(recipe.training, config)
     folder = RunFolder(exp)
     splits = _read_splits(data_dir, recipe)
@@ -185,6 +185,11 @@ def first_encoder(model: Mapping[str, Any], init: Path | None) -> Encoder:
         return Encoder(encoder_settings(model))
     changes = {name: value for name, value in model.items() if name != "preset"}
     return load_encoder(init, encoder=changes)
+
+
+def first_config(model: Mapping[str, Any], init: Path | None) -> EncoderConfig:
+    """The configuration of ``first_encoder``, and what that raises."""
+    return encoder_settings(model) if init is None else first_encoder(model, init).config
 
 
 def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
