@@ -185,7 +185,8 @@ class TimeNorm(nn.Module):
             variance = ((weight @ covariance) * weight).sum(-1)  # [B, C]
             gain = self.weight * torch.rsqrt(variance + self.epsilon)
             weights = (weight * gain[:, :, None]).transpose(1, 2)  # [B, K, C]
-        return torch.matmul(centred, weights) + self.bias.to(_compute_dtype(centred))
+        # In place: the largest output of the frontend would cost as much in fresh memory.
+        return torch.matmul(centred, weights).add_(self.bias.to(_compute_dtype(centred)))
 
 
 class FbankFrontend(nn.Module):

@@ -21,6 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+BLOCK = 512
+"""Rows that a CPU applies GELU to at once, in front of a product."""
+
 
 def strided_linear(
     inputs: Tensor, weight: Tensor, bias: Tensor | None, stride: int, *, gelu: bool = False
@@ -87,11 +90,23 @@ class _StridedLinear(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
         ctx.save_for_backward(rows, weight)
         ctx.has_bias, ctx.gelu = bias is not None, gelu
-        inputs = F.gelu(rows) if gelu else rows
         head, tail = _parts(weight, rows)
-        output = inputs @ head if bias is None else torch.addmm(bias.to(rows.dtype), inputs, head)
-        if len(tail):
-            output[:-1].addmm_(inputs[1:, : len(tail)], tail)
+        if bias is not None:
+            bias = bias.to(rows.dtype)
+        output = rows.new_empty(len(rows), len(weight))
+        # What GELU gives is kept nowhere: a CPU is faster where it never leaves the caches.
+        size = BLOCK if gelu and rows.device.type == "cpu" else len(rows)
+        for start in range(0, len(rows), size):
+            block = output[start : start + size]
+            inputs = rows[start : start + size + 1]  # the last one is only another one's next
+            if gelu:
+                inputs = F.gelu(inputs)
+            if bias is None:
+                torch.mm(inputs[: len(block)], head, out=block)
+            else:
+                torch.addmm(bias, inputs[: len(block)], head, out=block)
+            if len(tail):
+                block[: len(inputs) - 1].addmm_(inputs[1:, : len(tail)], tail)
         return output
 
     @staticmethod
@@ -101,13 +116,14 @@ class _StridedLinear(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         inputs = F.gelu(rows) if ctx.gelu else rows
         head, tail = _parts(weight, rows)
-        c_out, c_in, kernel = weight.shape
-        to_flat = rows.new_empty(kernel * c_in, c_out)
-        torch.mm(inputs.t(), gradient, out=to_flat[: len(head)])
+        # In the layout of the weight where the kernel is 1: autograd would copy it, and slowly.
+        to_flat = gradient.t() @ inputs  # [C_out, R]
         if len(tail):
-            torch.mm(inputs[1:, : len(tail)].t(), gradient[:-1], out=to_flat[len(head) :])
+            to_tail = gradient[:-1].t() @ inputs[1:, : len(tail)]
+            to_flat = torch.cat([to_flat, to_tail], 1)  # [C_out, kernel * C_in]
         del inputs
-        to_weight = to_flat.view(kernel, c_in, c_out).permute(2, 1, 0)
+        c_out, c_in, kernel = weight.shape
+        to_weight = to_flat.view(c_out, kernel, c_in).transpose(1, 2)
         to_rows = None
         if ctx.needs_input_grad[0]:
             to_rows = gradient @ head.t()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from speechssl.models.convolution import ConvolutionModule
+from speechssl.models.convolution import ConvolutionModule, depthwise_convolution
 from tests.models.reference import randomize
 
 
@@ -26,3 +26,18 @@ def test_convolution_module_is_that_of_the_conformer(causal: bool) -> None:
             hidden = module.inner_norm(mixed + module.depthwise.bias)
             expected = module.out(hidden * hidden.sigmoid())
             torch.testing.assert_close(output[row, frame], expected)
+
+
+@pytest.mark.parametrize(("frames", "kernel"), [(1, 1), (5, 5), (40, 15)])
+def test_depthwise_convolution_is_that_of_torch(frames: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv1d(6, 6, kernel, groups=6).double()
+    inputs = torch.randn(3, 6, frames + kernel - 1, dtype=torch.float64, requires_grad=True)
+    expected, actual = convolution(inputs), depthwise_convolution(inputs, convolution)
+    torch.testing.assert_close(actual, expected)
+    leaves = [inputs, convolution.weight, convolution.bias]
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, leaves, upstream),
+        torch.autograd.grad(expected, leaves, upstream),
+    )

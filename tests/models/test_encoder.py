@@ -423,6 +423,20 @@ def test_position_embedding_equals_a_weight_normed_convolution(kernel: int, fram
     )
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_position_embedding_in_16_bits_is_near_to_that_in_32(causal: bool) -> None:
+    """On a CPU it is computed in another way there."""
+    torch.manual_seed(0)
+    position = PositionEmbedding(64, 32, 4, causal=causal)
+    inputs = torch.randn(2, 50, 64)
+    expected = position(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = position(inputs)
+    assert actual.dtype == torch.bfloat16
+    error = (actual.float() - expected).square().mean().sqrt()
+    assert error < 0.01 * expected.square().mean().sqrt()
+
+
 @pytest.mark.parametrize("frames", [1, 5, 40])
 @pytest.mark.parametrize("kernel", [15, 16])
 def test_causal_position_embedding_is_the_convolution_that_ends_at_its_frame(

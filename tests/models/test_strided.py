@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from speechssl.models import strided
 from speechssl.models.frontend import CONV_KERNELS, CONV_STRIDES
 from speechssl.models.strided import gelu_linear, joined_linear, strided_linear
 
@@ -31,6 +32,16 @@ def test_equals_conv1d_in_values_and_gradients(
     gradients = torch.autograd.grad(actual, leaves, upstream)
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2)])
+def test_blocks_of_rows_change_nothing(
+    kernel: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strided, "BLOCK", 5)
+    test_equals_conv1d_in_values_and_gradients(kernel, stride, bias=True, gelu=True)
+    monkeypatch.setattr(strided, "BLOCK", 4)  # divides the rows
+    test_equals_conv1d_in_values_and_gradients(kernel, stride, bias=False, gelu=True)
 
 
 def test_gelu_linear_equals_gelu_and_linear() -> None:
