@@ -23,6 +23,7 @@ from speechssl.decoding.windows import WHOLE, Span, Window, cut_windows
 from speechssl.decoding.words import to_words, token_spans
 from speechssl.devices import Precision, choose_precision, find_device
 from speechssl.frames import FRAME_RATE, SAMPLE_RATE, num_frames
+from speechssl.models.bfloat16 import keep_products_in_bfloat16
 from speechssl.models.folder import check_finite, load_ctc
 from speechssl.models.quantization import quantize
 
@@ -76,6 +77,8 @@ class Transcriber:
             quantize(self.model.encoder)
             plain = choose_precision("auto", self.device)
         self._autocast = plain == "bf16"
+        if self._autocast:
+            keep_products_in_bfloat16(self.model)
         self.decoder: Decoder = decoder or GreedyDecoder(self.tokens)
         self.window_frames = window_frames
         self.overlap_frames = overlap_frames
