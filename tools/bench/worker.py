@@ -30,8 +30,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from speechssl.models.bfloat16 import keep_products_in_bfloat16
 from tools.bench.cases import Case, all_cases, is_peer
 from tools.bench.flops import step_flops
 from tools.bench.systems import Setup, Work, load_system
@@ -116,9 +118,8 @@ class Network:
         self._setup = setup
         self._compile = spec["compile"]
         case, device = setup.case, setup.device
-        self._autocast = torch.autocast(
-            device.type, torch.bfloat16, enabled=spec["dtype"] == "bf16"
-        )
+        self._bf16 = spec["dtype"] == "bf16"
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=self._bf16)
         self._attention: str | None = None
         """The kernel that a peer computes attention with, once it is chosen."""
         plain = not spec["compile"] and device.type == "cpu"
@@ -167,6 +168,8 @@ class Network:
         work: Work = getattr(self._system, case.kind)(replace(self._setup, case=case))
         for module in work.modules:
             module.to(self._setup.device).train(case.kind in ("pretrain", "finetune"))
+            if case.kind == "inference" and self._bf16:
+                _keep_in_bfloat16(module)
         return work
 
     def _small(self, recordings: int, longest: float) -> Case:
@@ -179,6 +182,14 @@ class Network:
         """The faster of two steps with a kernel of attention."""
         self._attention = attention
         return min(self.step()["seconds"] for _ in range(2))
+
+
+def _keep_in_bfloat16(module: nn.Module) -> None:
+    """Linear maps, anybody's, keep their weights as autocast would convert them each time."""
+    keep_products_in_bfloat16(module)
+    for part in module.modules():
+        if type(part).__name__ == "Linear":  # fairseq2 has its own
+            part.to(torch.bfloat16)
 
 
 def _training_step(work: Work, autocast: torch.autocast, device: torch.device) -> dict[str, Any]:
