@@ -167,15 +167,37 @@ def draw(
     title: str,
     path: Path,
 ) -> None:
-    """Draws mean and interval of each system over the amounts, whose places follow their order."""
+    """Draws mean and interval of each system: over the amounts, whose places follow their order;
+    if there is one amount alone, below each other and with every seed."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.5, 4.8), dpi=150)
-    systems = list(dict.fromkeys(point.system for point in points))
     amounts = sorted({point.amount for point in points})
+    figure, axes = pyplot.subplots(figsize=(7.5, 4.8), dpi=150)
+    if len(amounts) > 1:
+        _draw_lines(axes, points, amounts, references)
+        axes.set_xlabel(axis.label)
+    else:
+        _draw_rows(axes, points, references)
+        title = ", ".join(filter(None, [title, f"{amounts[0]:.3g} {axis.label}"]))
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight", format="png")
+    pyplot.close(figure)
+
+
+def _draw_lines(
+    axes: Any,
+    points: Sequence[Point],
+    amounts: Sequence[float],
+    references: Sequence[tuple[str, float]],
+) -> None:
+    from matplotlib import pyplot
+
+    systems = list(dict.fromkeys(point.system for point in points))
     colours: Any = pyplot.get_cmap("viridis")
     for number, system in enumerate(systems):
         own = [point for point in points if point.system == system]
@@ -188,22 +210,37 @@ def draw(
         low, high = ([m + sign * w for m, w in zip(means, width)] for sign in (-1, 1))
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.errorbar(places, means, width, fmt="none", ecolor=colour, capsize=3)
-    for name, wer in references:
+    for number, (name, wer) in enumerate(references):
         axes.axhline(wer, color="0.6", linewidth=1)
         place = (0, wer)  # few transcripts: the lines are far above
         where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        axes.annotate(f"{name}: {wer:g}", place, (4, 3), ha="left", fontsize=8, **where)
+        offset = (4 + 130 * number, 3)  # beside each other: they may be as good as each other
+        axes.annotate(f"{name}: {wer:g}", place, offset, ha="left", fontsize=8, **where)
     axes.set_xticks(range(len(amounts)), [f"{value:.3g}" if value else "none" for value in amounts])
     axes.set_ylim(bottom=0)
-    axes.set_xlabel(axis.label)
     axes.set_ylabel("word error rate (%)")
-    axes.set_title(title, loc="left", fontsize=11)
     axes.grid(axis="y", color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, bbox_inches="tight", format="png")
-    pyplot.close(figure)
+
+
+def _draw_rows(axes: Any, points: Sequence[Point], references: Sequence[tuple[str, float]]) -> None:
+    rows = range(len(points))
+    means = [100 * point.mean for point in points]
+    width = [100 * point.half_width for point in points]
+    axes.errorbar(means, rows, xerr=width, fmt="o", color="#31688e", capsize=3)
+    for row, point in zip(rows, points):
+        if len(point.wers) > 1:
+            seeds = [100 * wer for wer in point.wers]
+            axes.plot(seeds, [row] * len(seeds), "|", color="0.3", markersize=9)
+    for number, (name, wer) in enumerate(references):
+        axes.axvline(wer, color="0.6", linewidth=1)
+        where = {"textcoords": "offset points", "va": "bottom", "fontsize": 8}
+        axes.annotate(f"{name}: {wer:g}", (wer, len(points) - 1), (4, 12 * number), **where)
+    axes.set_yticks(rows, [point.system for point in points])
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("word error rate (%), mean of seeds, its 95 % interval, and each seed")
+    axes.grid(axis="x", color="0.9")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,18 @@ def test_table_and_figure(results: Path, tmp_path: Path) -> None:
     assert lines[1].split() == ["clusters", "53.00", "±", "7.45", "(3)", "30.00", "(1)"]
 
 
+def test_one_amount_of_transcripts_makes_a_row_per_system(tmp_path: Path) -> None:
+    rows = [
+        {"system": system, "label_minutes": 10, "wer": wer}
+        for system, wer in [("scratch", 0.8), ("clusters", 0.5), ("clusters", 0.6)]
+    ]
+    path, figure = tmp_path / "results.json", tmp_path / "figure.png"
+    path.write_text(json.dumps(rows))
+    done = run(path, figure, "--reference", "Kaldi tri3=5.95", "--title", "toy")
+    assert done.exit_code == 0, done.output
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
 def test_over_hours_of_recordings(tmp_path: Path) -> None:
     """Corpora of one objective are points of one line; without pretraining there are no hours."""
     entries = [("scratch", 0.0, 0.8), ("clusters@10", 0.17, 0.6), ("clusters", 0.64, 0.4)]
