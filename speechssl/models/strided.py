@@ -95,7 +95,7 @@ class _StridedLinear(torch.autograd.Function):
             bias = bias.to(rows.dtype)
         output = rows.new_empty(len(rows), len(weight))
         # What GELU gives is kept nowhere: a CPU is faster where it never leaves the caches.
-        size = BLOCK if gelu and rows.device.type == "cpu" else len(rows)
+        size = BLOCK if gelu and rows.device.type == "cpu" else max(1, len(rows))
         for start in range(0, len(rows), size):
             block = output[start : start + size]
             inputs = rows[start : start + size + 1]  # the last one is only another one's next

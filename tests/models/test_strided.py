@@ -44,9 +44,20 @@ def test_blocks_of_rows_change_nothing(
     test_equals_conv1d_in_values_and_gradients(kernel, stride, bias=False, gelu=True)
 
 
-def test_gelu_linear_equals_gelu_and_linear() -> None:
+@pytest.mark.parametrize("gelu", [False, True])
+def test_no_frames_give_none(gelu: bool) -> None:
+    inputs, weight = torch.randn(1, 0, 5, requires_grad=True), torch.randn(7, 5, 1)
+    output = strided_linear(inputs, weight, torch.randn(7), stride=1, gelu=gelu)
+    assert output.shape == (1, 0, 7)
+    output.sum().backward()
+    assert inputs.grad is not None
+    assert inputs.grad.shape == inputs.shape
+
+
+@pytest.mark.parametrize("frames", [0, 9])
+def test_gelu_linear_equals_gelu_and_linear(frames: int) -> None:
     torch.manual_seed(0)
-    inputs = torch.randn(2, 9, 5, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(2, frames, 5, dtype=torch.float64, requires_grad=True)
     linear = torch.nn.Linear(5, 7).double()
     leaves = [inputs, linear.weight, linear.bias]
     expected = linear(F.gelu(inputs))
