@@ -37,8 +37,14 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, inputs: Tensor, padding: Tensor | None = None) -> Tensor:
         """inputs [B, T, D], zeros behind ends (``padding`` is not looked at) -> [B, T, D]."""
-        weight = torch._weight_norm(self.direction, self.scale, 2)  # [D, D / groups, kernel]
-        return F.gelu(_convolve(inputs, weight, self.bias, self.causal))
+        return F.gelu(_convolve(inputs, self.weight(), self.bias, self.causal))
+
+    def weight(self) -> Tensor:
+        """The kernel with its weight normalisation: [D, D / groups, kernel]."""
+        if self.direction.device.type == "cpu" and not torch.compiler.is_compiling():
+            return torch._weight_norm(self.direction, self.scale, 2)  # fused: a quarter of the time
+        norm = self.direction.square().sum((0, 1), keepdim=True).sqrt()  # faster than .norm()
+        return self.direction * (self.scale / norm)
 
 
 class PositionStack(nn.Module):
