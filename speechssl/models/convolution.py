@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from speechssl.models.padding import zero_padding
+from speechssl.models.strided import to_autocast_type
 
 
 class ConvolutionModule(nn.Module):
@@ -45,8 +46,7 @@ def depthwise_convolution(inputs: Tensor, convolution: nn.Conv1d) -> Tensor:
     weight, bias = convolution.weight, convolution.bias
     if device != "cpu" or torch.compiler.is_compiling() or bias is None:
         return convolution(inputs)  # type: ignore[no-any-return]
-    if torch.is_autocast_enabled(device):
-        inputs = inputs.to(torch.get_autocast_dtype(device))
+    inputs = to_autocast_type(inputs)
     with torch.autocast(device, enabled=False):
         output: Tensor = _Depthwise.apply(inputs, weight, bias)  # type: ignore[no-untyped-call]
     return output

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from speechssl.models.strided import to_autocast_type
+
 OUTPUTS = 192
 """A product has up to so many outputs."""
 
@@ -29,10 +31,8 @@ def grouped_convolution(inputs: Tensor, weight: Tensor, bias: Tensor, before: in
     it and K - 1 - ``before`` after it; beyond the ends there are zeros. Computes in the autocast
     type, if autocast is on.
     """
-    device = inputs.device.type
-    if torch.is_autocast_enabled(device):
-        inputs = inputs.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):
+    inputs = to_autocast_type(inputs)
+    with torch.autocast(inputs.device.type, enabled=False):
         output: Tensor = _GroupedConvolution.apply(inputs, weight, bias, before)  # type: ignore[no-untyped-call]
     return output
 
@@ -74,7 +74,7 @@ def _convolve(inputs: Tensor, kernels: Tensor, before: int) -> Tensor:
     block = _block(kernels)
     seen = _seen(inputs, kernels, before)  # [G, B, n, d in, L]
     output = inputs.new_empty(batch, seen.size(2), block, groups, size)
-    toeplitz = inputs.new_zeros(block, size, size, taps + block - 1)
+    toeplitz = inputs.new_zeros(block, size, size, seen.size(-1))
     for group, kernel in enumerate(kernels):
         for frame in range(block):
             toeplitz[frame, :, :, frame : frame + taps] = kernel
@@ -91,7 +91,7 @@ def _gradient_of_kernels(inputs: Tensor, gradient: Tensor, kernels: Tensor, befo
     padding = seen.size(2) * block - inputs.size(1)
     gradient = F.pad(gradient, (0, 0, 0, padding)).reshape(-1, block, groups, size)  # [B n, ...]
     to_kernels = torch.empty_like(kernels)
-    length = taps + block - 1
+    length = seen.size(-1)
     for group in range(groups):
         rows = seen[group].flatten(0, 1).flatten(1)  # [B n, d in L]
         to_toeplitz = gradient[:, :, group].flatten(1).t() @ rows  # [block d out, d in L]

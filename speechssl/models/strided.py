@@ -36,7 +36,7 @@ def strided_linear(
     the next one and must not be used. ``gelu`` applies GELU to the inputs first. Computes in the
     autocast type, if autocast is on.
     """
-    inputs = _to_autocast_type(inputs)
+    inputs = to_autocast_type(inputs)
     batch, length, c_in = inputs.shape
     c_out, _, kernel = weight.shape
     assert length % stride == 0
@@ -51,7 +51,7 @@ def gelu_linear(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``F.linear(F.gelu(inputs), weight, bias)``. inputs [..., C_in] -> [..., C_out]."""
     if torch.compiler.is_compiling():  # the compiler decides itself what to compute again
         return F.linear(F.gelu(inputs), weight, bias)
-    rows = _to_autocast_type(inputs.reshape(1, -1, inputs.size(-1)))
+    rows = to_autocast_type(inputs.reshape(1, -1, inputs.size(-1)))
     output = strided_linear(rows, _to_keep(weight, rows)[:, :, None], bias, stride=1, gelu=True)
     return output.view(*inputs.shape[:-1], len(weight))
 
@@ -61,14 +61,15 @@ def joined_linear(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Te
     side by side. inputs [..., C_in] -> [..., sum of C_k], in the autocast type, if that is on."""
     if torch.compiler.is_compiling():
         return F.linear(inputs, torch.cat([*weights]), torch.cat([*biases]))
-    rows = _to_autocast_type(inputs.reshape(-1, inputs.size(-1)))
+    rows = to_autocast_type(inputs.reshape(-1, inputs.size(-1)))
     kept = [_to_keep(weight, rows) for weight in weights]
     with torch.autocast(inputs.device.type, enabled=False):
         output: Tensor = _JoinedLinear.apply(rows, len(kept), *kept, *biases)  # type: ignore[no-untyped-call]
     return output.view(*inputs.shape[:-1], output.size(-1))
 
 
-def _to_autocast_type(inputs: Tensor) -> Tensor:
+def to_autocast_type(inputs: Tensor) -> Tensor:
+    """In the type that products are computed in, for a function that autocast does not know."""
     device = inputs.device.type
     if torch.is_autocast_enabled(device):
         return inputs.to(torch.get_autocast_dtype(device))
