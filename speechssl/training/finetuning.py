@@ -66,8 +66,8 @@ class FinetuneModel(nn.Module):
         self.encoder_frozen = fraction < self.config.freeze_encoder
 
     def forward(self, batch: SpeechBatch) -> Loss:
-        """CTC loss, summed over the batch, with ``intermediate_ctc`` of the encoder's lower half;
-        counts the tokens.
+        """CTC loss, summed over the batch, with ``intermediate_ctc`` of the encoder's lower half
+        and the ``consistency`` of two views of each recording; counts the tokens.
 
         ``loss_trivial`` is the cross-entropy of the tokens' frequencies, which is about what CTC
         costs at its best when all frames have the same probabilities: summed over all alignments,
@@ -79,22 +79,25 @@ class FinetuneModel(nn.Module):
             batch = vary_margins(batch, self.config.margins)
         assert batch.tokens is not None
         assert batch.token_lengths is not None
-        context, early, frames = self._contexts(batch)
-        log_probs = self.model.log_probs(context)
-        loss = ctc_loss(log_probs, frames, batch.tokens, batch.token_lengths)
+        views = 2 if self.training and self.config.consistency > 0 else 1
+        context, early, frames = self._contexts(batch, views)
+        tokens, token_lengths = batch.tokens.repeat(views, 1), batch.token_lengths.repeat(views)
+        log_probs = self.model.log_probs(context)  # [views * B, T, V]
+        loss = ctc_loss(log_probs, frames, tokens, token_lengths) / views
         if early is not None:
             early_probs = self.model.log_probs(early)
-            early_loss = ctc_loss(early_probs, frames, batch.tokens, batch.token_lengths)
+            early_loss = ctc_loss(early_probs, frames, tokens, token_lengths) / views
             loss = torch.lerp(loss, early_loss, self.config.intermediate_ctc)
         count = int(batch.token_lengths.sum())
-        return Loss(
-            sum=loss,
-            count=count,
-            metrics={
-                "blank_share": blank_share(log_probs.detach(), frames),
-                "loss_trivial": (self.trivial_loss(batch.tokens, batch.token_lengths), count),
-            },
-        )
+        metrics: dict[str, tuple[Tensor | float, float]] = {
+            "blank_share": blank_share(log_probs.detach(), frames),
+            "loss_trivial": (self.trivial_loss(batch.tokens, batch.token_lengths), count),
+        }
+        if views == 2:
+            disagreement = consistency_loss(log_probs, frames)
+            loss = loss + self.config.consistency * disagreement
+            metrics["disagreement"] = disagreement.detach(), int(frames.sum()) // 2
+        return Loss(sum=loss, count=count, metrics=metrics)
 
     def trivial_loss(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """tokens [B, L], lengths [B] on the CPU -> what naming them by their frequency costs."""
@@ -120,9 +123,10 @@ class FinetuneModel(nn.Module):
             "blank_share": blank_share(log_probs, frames),
         }
 
-    def _contexts(self, batch: SpeechBatch) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Context [B, T, D] under training's masks, that of the lower half of the encoder where its
-        loss counts, and [B] frames on the CPU."""
+    def _contexts(self, batch: SpeechBatch, views: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Context [views * B, T, D] under training's masks, that of the lower half of the encoder
+        where its loss counts, and their frames on the CPU. Each view of a recording has masks and
+        dropout of its own; all of the first stand before all of the second."""
         encoder, config = self.model.encoder, self.config
         frames = num_frames(batch.lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_frozen):
@@ -130,6 +134,7 @@ class FinetuneModel(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze):
                 features = encoder.extract(batch.waveforms, batch.lengths)  # [B, T, C]
             inputs = encoder.project(encoder.normalize(features))  # [B, T, D]
+            inputs, frames = inputs.repeat(views, 1, 1), frames.repeat(views)
             if config.time_mask > 0:
                 spans = MaskConfig(probability=config.time_mask, span=config.time_mask_span)
                 mask = span_mask(frames, spans, width=inputs.shape[1])
@@ -157,6 +162,19 @@ def ctc_loss(log_probs: Tensor, frames: Tensor, tokens: Tensor, token_lengths: T
         reduction="sum",
         zero_infinity=True,
     )
+
+
+def consistency_loss(log_probs: Tensor, frames: Tensor) -> Tensor:
+    """How far two views of each recording disagree, summed over frames: the mean of both
+    Kullback-Leibler divergences, each with its first distribution as a fixed target
+    (consistency-regularised CTC: Yao et al. 2024, arXiv 2410.05101, equation 4).
+
+    log_probs [2 B, T, V], all first views before the second, frames [2 B] on the CPU -> scalar.
+    """
+    swapped = torch.cat(log_probs.detach().chunk(2)[::-1])
+    divergence = F.kl_div(log_probs, swapped, reduction="none", log_target=True).sum(-1)  # [2 B, T]
+    real = to_device(real_frames(frames, log_probs.shape[1]), log_probs.device)
+    return (divergence * real).sum() / 2
 
 
 def mask_channels(inputs: Tensor, probability: float, span: int) -> Tensor:

@@ -9,15 +9,22 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from lhotse import CutSet
+from torch.distributions import Categorical, kl_divergence
 
 from speechssl.cli.main import group
-from speechssl.data.batch import collate
+from speechssl.data.batch import SpeechBatch, collate
 from speechssl.data.manifest import cuts_path, load_cuts
 from speechssl.data.text import Tokens, ctc_frames
 from speechssl.models.ctc import CTCModel
+from speechssl.models.dropout import Dropout
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import load_ctc, save_model_folder
-from speechssl.training.finetuning import FinetuneModel, blank_share, mask_channels
+from speechssl.training.finetuning import (
+    FinetuneModel,
+    blank_share,
+    consistency_loss,
+    mask_channels,
+)
 from speechssl.training.pretraining import encoder_settings
 from speechssl.training.recipe import FinetuneConfig
 from speechssl.training.run_folder import RunFolder
@@ -42,9 +49,17 @@ def rewrite(data: Path, split: str, texts: list[str | None]) -> None:
 
 def micro_model(tokens: Tokens, **settings: object) -> FinetuneModel:
     torch.manual_seed(0)
-    encoder = Encoder(encoder_settings(MICRO_MODEL))
+    encoder = Encoder(encoder_settings({**MICRO_MODEL, "dropout": 0.0}))
     config = FinetuneConfig(time_mask=0.0, channel_mask=0.0, **settings)  # type: ignore[arg-type]
     return FinetuneModel(CTCModel(encoder, len(tokens)), config, tokens)
+
+
+def repeated(batch: SpeechBatch) -> SpeechBatch:
+    """Each recording twice, as consistency has them."""
+    assert batch.tokens is not None
+    waveforms = [w[:n] for w, n in zip(batch.waveforms, batch.lengths.tolist())] * 2
+    tokens = [t[t != 0].tolist() for t in batch.tokens] * 2
+    return collate(waveforms, tokens=tokens, texts=batch.texts * 2)
 
 
 def test_it_learns_the_toy_corpus(corpus_copy: Path, finetune_recipe: Path, tmp_path: Path) -> None:
@@ -176,6 +191,50 @@ def test_the_lower_half_of_the_encoder_has_its_share_of_the_loss() -> None:
     whole, half = loss(0.0, layers=2), loss(0.0, layers=1)
     assert whole != half
     assert loss(0.25, layers=2) == pytest.approx(0.75 * whole + 0.25 * half, rel=1e-5)
+
+
+def test_two_views_disagree_by_the_mean_of_both_divergences() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, 5, 3, requires_grad=True)
+    frames = torch.tensor([5, 3, 5, 3])
+    loss = consistency_loss(logits.log_softmax(-1), frames)
+    expected = torch.zeros(())
+    for recording, count in enumerate([5, 3]):
+        first, second = (Categorical(logits=view[recording, :count]) for view in logits.chunk(2))
+        both = kl_divergence(first, second) + kl_divergence(second, first)
+        expected += both.sum() / 2
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    probs = logits.detach().softmax(-1)
+    towards = (probs - torch.cat([probs[2:], probs[:2]])) / 2  # each view is the other's target
+    towards[[1, 3], 3:] = 0.0
+    torch.testing.assert_close(logits.grad, towards)
+
+
+def test_two_views_cost_their_mean_and_what_they_disagree_by() -> None:
+    tokens = Tokens.from_texts(["ab"])
+    batch = collate(
+        [torch.randn(16000), torch.randn(9000)],
+        tokens=[tokens.encode("ab"), tokens.encode("b")],
+        texts=["ab", "b"],
+    )
+    plain, twice = micro_model(tokens).train(), micro_model(tokens, consistency=0.5).train()
+    same = twice(batch)
+    assert float(same.sum.detach()) == pytest.approx(float(plain(batch).sum.detach()), rel=1e-5)
+    assert same.metrics["disagreement"][0] == pytest.approx(0.0, abs=1e-5), "nothing is random"
+    assert same.metrics["disagreement"][1] == 49 + 27
+
+    for model in (plain, twice):
+        model.model.dropout = Dropout(0.5)
+    torch.manual_seed(1)
+    losses = plain(repeated(batch))  # as many random numbers for as many recordings
+    torch.manual_seed(1)
+    mean_and_more = twice(batch)
+    disagreement = float(mean_and_more.metrics["disagreement"][0])
+    assert disagreement > 0
+    expected = float(losses.sum.detach()) / 2 + 0.5 * disagreement
+    assert float(mean_and_more.sum.detach()) == pytest.approx(expected, rel=1e-5)
+    assert "disagreement" not in twice.eval()(batch).metrics, "valid loss is of one view"
 
 
 def test_a_transcript_that_fits_at_no_other_speed_is_learnt_at_its_own() -> None:
