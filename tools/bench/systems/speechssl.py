@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,7 +71,8 @@ def finetune(setup: Setup) -> Work:
     """The CTC loss, as ``speechssl finetune`` computes it once the encoder learns too.
 
     The variant "recipe" also changes the recordings' speed and start, and computes the loss of the
-    encoder's lower half: parts of its step.
+    encoder's lower half: parts of its step. Each recording is computed once, as the peers do;
+    ``consistency`` would compute it twice.
     """
     from speechssl.data.text import Tokens
     from speechssl.models.ctc import CTCModel
@@ -82,7 +84,8 @@ def finetune(setup: Setup) -> Work:
     if setup.variant == "recipe":
         note = "recipes/ctc_tiny.yaml"
         recipe = load_recipe(FinetuneRecipe, ROOT / note)
-        config, settings = _recipe_encoder(recipe), recipe.finetune
+        config, settings = _recipe_encoder(recipe), replace(recipe.finetune, consistency=0.0)
+        note += " without consistency"
     encoder = Encoder(config)
     tokens = Tokens.from_texts([string.printable[: VOCABULARY - 2]])  # and blank and space
     model = FinetuneModel(CTCModel(encoder, len(tokens), settings.dropout), settings, tokens)
