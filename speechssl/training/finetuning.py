@@ -110,9 +110,11 @@ class FinetuneModel(nn.Module):
     def evaluate(self, batch: SpeechBatch) -> MetricPairs:
         """Word and character error rates of greedy decoding, and the share of blank frames.
 
-        With phones a word is right if its pronunciation is.
+        With phones a word is right if its pronunciation is. The blank has its penalty, as in the
+        finished recogniser.
         """
         log_probs, frames = self.model(batch.waveforms, batch.lengths)
+        log_probs[..., BLANK] -= self.config.blank_penalty
         hypotheses = greedy_decode(log_probs, frames, self.tokens)
         references = [self.tokens.as_decoded(text) for text in batch.texts]
         words = jiwer.process_words(references, hypotheses)
@@ -277,7 +279,7 @@ def export_finetuned(
     folder: RunFolder, checkpoint: Literal["best", "last"] | int, model_dir: Path
 ) -> Path:
     """Writes the model folder of one checkpoint: encoder, CTC head and tokens. What adapters have
-    learned is merged into the plain weights."""
+    learned is merged into the plain weights, and the blank's penalty into its bias."""
     description = folder.description()
     step = folder.choose(checkpoint)
     tokens = Tokens.load(folder.path / TOKENS)
@@ -289,6 +291,8 @@ def export_finetuned(
     weights = folder.load_weights(step, FinetuneModel(model, settings, tokens))
     model.load_state_dict({k.removeprefix("model."): v for k, v in weights.items()})
     merge_adapters(encoder)
+    with torch.no_grad():
+        model.head.bias[BLANK] -= settings.blank_penalty
     save_model_folder(model_dir, model, tokens=tokens, info={"updates": step, **description})
     return model_dir
 

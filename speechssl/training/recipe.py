@@ -224,6 +224,11 @@ class FinetuneConfig:
     in each frame (consistency-regularised CTC: Yao et al. 2024, arXiv 2410.05101). Above 0, each
     update computes every recording twice. 0.2 in the paper."""
 
+    blank_penalty: float = 0.0
+    """What the blank of the trained recogniser loses in log-probability against all other tokens.
+    With ``consistency`` frames of which the network is not sure tend to the blank, and letters go
+    missing."""
+
     tokens: Literal["characters", "bpe", "phones"] = "characters"
     """What the recogniser writes: the characters of the training transcripts, these and frequent
     sequences of them (byte-pair encoding), or the phones of ``lexicon``."""
@@ -259,6 +264,7 @@ class FinetuneConfig:
         weight = self.intermediate_ctc
         require(0 <= weight < 1, "intermediate_ctc", "at least 0 and below 1", weight)
         require(self.consistency >= 0, "consistency", "0 or more", self.consistency)
+        require(self.blank_penalty >= 0, "blank_penalty", "0 or more", self.blank_penalty)
 
 
 @dataclass(frozen=True)

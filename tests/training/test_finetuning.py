@@ -237,6 +237,24 @@ def test_two_views_cost_their_mean_and_what_they_disagree_by() -> None:
     assert "disagreement" not in twice.eval()(batch).metrics, "valid loss is of one view"
 
 
+def test_the_blank_of_the_finished_recogniser_has_its_penalty(
+    corpus_copy: Path, finetune_recipe: Path, tmp_path: Path
+) -> None:
+    exp = tmp_path / "exp"
+    penalty = ["finetune.blank_penalty=1.5", "--init", "none"]
+    assert cli("finetune", finetune_recipe, corpus_copy, exp, *penalty).exit_code == 0
+    folder = RunFolder(exp)
+    trained = folder.load_weights(folder.choose("best"))["model.head.bias"]
+    model, tokens = load_ctc(exp / "model")
+    expected = trained - 1.5 * torch.eye(len(tokens))[0]
+    torch.testing.assert_close(model.head.bias.detach(), expected)
+
+    batch = collate([torch.randn(16000)], tokens=[[1]], texts=["ab"])
+    named = Tokens.from_texts(["ab"])
+    assert micro_model(named).evaluate(batch)["blank_share"][0] == 49
+    assert micro_model(named, blank_penalty=100.0).evaluate(batch)["blank_share"][0] == 0
+
+
 def test_a_transcript_that_fits_at_no_other_speed_is_learnt_at_its_own() -> None:
     text = "ab" * 15  # 30 of the 49 frames, 24 at twice the speed
     tokens = Tokens.from_texts([text])
