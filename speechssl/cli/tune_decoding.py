@@ -31,10 +31,10 @@ def command(
 ) -> None:
     """Find how to weigh the language model against the recogniser MODEL.
 
-    Decodes CUTS (a cuts.jsonl.gz of development data) with many weights, keeps those with the
-    lowest WER in DECODING.yaml, and draws the WER over the weights beside it (DECODING.png). The
-    model hears the audio only once. Test data is refused: weights tuned on it would make its WER
-    look better than the recogniser is.
+    Decodes CUTS (a cuts.jsonl.gz of development data) with many weights, writes the middle of those
+    with about the lowest WER to DECODING.yaml, and draws the WER over the weights beside it
+    (DECODING.png). The model hears the audio only once. Test data is refused: weights tuned on it
+    would make its WER look better than the recogniser is.
 
     \b
     Example:
@@ -61,6 +61,8 @@ def command(
     if split == "train":
         click.echo(f"warning: {cuts} is training data; the weights will be too small.", err=True)
     picture = out.with_suffix(".png")
+    if out == picture:
+        raise ConfigError(f"{out}: would be the picture's name; give the settings one in .yaml.")
     for file in (out, picture):
         write_once(file, overwrite)
     manifest = load_cuts(cuts, need_text=True)
@@ -72,14 +74,12 @@ def command(
     log_probs = [found[cut.id] for cut in manifest]
     references = [cut_text(cut) or "" for cut in manifest]
     trials = tune(loaded, log_probs, references)
-    best = trials[0]
-    best.settings.save(out)
+    trials[0].settings.save(out)
     draw_trials(trials, picture)
     greedy = word_error_rate(GreedyDecoder(transcriber.tokens), log_probs, references)
-    rows = [["", "WER %", "lm weight", "word score", "beam"], ["greedy", percent(greedy), *"---"]]
-    for name, trial in zip(("best", "second", "third"), trials):
-        chosen = trial.settings
-        weights = (f"{weight:g}" for weight in (chosen.lm_weight, chosen.word_score))
-        rows.append([name, percent(trial.wer), *weights, str(chosen.beam)])
+    rows = [["", "WER %", "lm weight", "word score"], ["greedy", percent(greedy), *"--"]]
+    for name, trial in zip(("chosen", "others", ""), trials):
+        weights = (trial.settings.lm_weight, trial.settings.word_score)
+        rows.append([name, percent(trial.wer), *(f"{weight:g}" for weight in weights)])
     click.echo(table(rows))
     click.echo(f"{len(trials)} trials on {len(references)} cuts -> {out}, {picture.name}")
