@@ -37,9 +37,15 @@ from speechssl.training.augment import change_speed
 from speechssl.training.continuing import check_targets, continued_settings, take_heads
 from speechssl.training.engine import Job, check_training, is_main_process, train
 from speechssl.training.metrics import MetricPairs, OnCollapse, loss_metrics
-from speechssl.training.recipe import DataConfig, PretrainRecipe, TrainingConfig, load_recipe
+from speechssl.training.recipe import (
+    DataConfig,
+    FinetuneRecipe,
+    PretrainRecipe,
+    TrainingConfig,
+    load_recipe,
+)
 from speechssl.training.reference import copy_reference, draw_run
-from speechssl.training.run_folder import CONTENTS, RunFolder
+from speechssl.training.run_folder import CONTENTS, LEXICON, RunFolder
 
 logger = logging.getLogger("speechssl")
 
@@ -228,6 +234,9 @@ def describe(
     contents = {"data": manifest_hash}
     if init is not None:
         contents["init"] = sha256(init / WEIGHTS)
+    lexicon = recipe.finetune.lexicon if isinstance(recipe, FinetuneRecipe) else None
+    if lexicon is not None and Path(lexicon).is_file():  # else reading it says what is wrong
+        contents[LEXICON] = sha256(lexicon)
     return {
         "kind": kind,
         "data": str(data_dir),

@@ -29,12 +29,13 @@ STARTS_FILE = "starts.jsonl"
 LOCK_FILE = ".lock"
 MODEL_FOLDER = "model"
 
-PATHS = ("data", "init", "recipe.finetune.lexicon")
+LEXICON = "recipe.finetune.lexicon"
+PATHS = ("data", "init", LEXICON)
 """Settings of a run that name files; kept absolute, so that it goes on from any folder."""
 
 CONTENTS = "contents"
-"""The SHA-256 of the training manifest (``data``) and of the weights to start from (``init``):
-where these are the same, so is the run, wherever they lie now."""
+"""The SHA-256 of the training manifest (``data``), of the weights to start from (``init``) and of
+the pronouncing lexicon: where these are the same, so is the run, wherever they lie now."""
 
 
 class RunFolder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from lhotse import CutSet
 
 from speechssl.cli.main import group
+from speechssl.config import read_yaml, write_yaml
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.data.text import ctc_frames
 from speechssl.errors import ConfigError, LanguageModelError, TokensError
@@ -147,3 +149,30 @@ def test_recogniser_of_phones(corpus_copy: Path, finetune_recipe: Path, tmp_path
     aligned = cli(*align, "--lexicon", lexicon)
     words = json.loads(aligned.stdout)["words"]
     assert [word["text"] for word in words] == text.split()
+
+
+def test_a_run_goes_on_where_its_lexicon_has_been_moved(
+    corpus_copy: Path, finetune_recipe: Path, tmp_path: Path
+) -> None:
+    exp, lexicon, moved = tmp_path / "exp", tmp_path / "lexicon.txt", tmp_path / "moved.txt"
+    lexicon.write_text("".join(f"{w}\t{' '.join(w.upper())}\n" for w in WORDS))
+
+    def run(words: Path) -> Result:
+        settings = ("finetune.tokens=phones", f"finetune.lexicon={words}", "training.updates=2")
+        return cli("finetune", finetune_recipe, corpus_copy, exp, "--init", "none", *settings)
+
+    assert run(lexicon).exit_code == 0
+    lexicon.rename(moved)
+    result = run(moved)
+    assert result.exit_code == 0, result.output
+    assert f"{lexicon}: cannot be read" in run(lexicon).output
+    other = tmp_path / "other.txt"
+    other.write_text(moved.read_text() + "new\tN E W\n")
+    assert "different: recipe.finetune.lexicon" in run(other).output
+
+    description = read_yaml(exp / "recipe.yaml")
+    del description["contents"]["recipe.finetune.lexicon"]  # as runs were before
+    (exp / "recipe.yaml").write_text(write_yaml(description))
+    assert "different: recipe.finetune.lexicon" in run(moved).output
+    shutil.copyfile(moved, lexicon)
+    assert run(lexicon).exit_code == 0
