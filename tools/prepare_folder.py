@@ -19,7 +19,7 @@ import click
 
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.checks import CHECKS
-from speechssl.data.corpus import open_journal, require_vacant, write_corpus
+from speechssl.data.corpus import HEARD, open_journal, require_vacant, write_corpus
 from speechssl.data.layouts import find_layout, layouts, read_layout
 from speechssl.data.normalization import normalize_text
 from speechssl.data.scripts import scripts_of
@@ -138,8 +138,9 @@ def main(
             utterances,
             journal,
             jobs=jobs,
-            # what a corpus in OUT was made from is in its journal: this is from other recordings
-            before_listening=lambda: require_vacant(out, overwrite),
+            # what a corpus in OUT was made from is in its journal: this is from other recordings;
+            # where that was removed, only measuring again says whether it is
+            before_listening=lambda: require_vacant(out, overwrite or not journal.has_any(HEARD)),
         )
         listing.rejected += without_speech
         listing.notes += notes

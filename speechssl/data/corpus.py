@@ -29,6 +29,10 @@ from speechssl.data.utterance import Rejected, Utterance
 from speechssl.errors import ManifestError, RunFolderError
 from speechssl.files import atomic_path
 
+HEARD = "heard "
+"""How a journal's key of a checked recording begins: one beside a corpus that was written has some,
+unless it was removed and begun anew."""
+
 
 def write_corpus(
     out: Path,
@@ -182,7 +186,7 @@ def _listen(
     found = journal.map(
         inspect,
         [utterance for _, utterance in everything],
-        lambda utterance: f"heard {file_key(utterance)}",
+        lambda utterance: HEARD + file_key(utterance),
         jobs=jobs,
         description="checking audio",
     )

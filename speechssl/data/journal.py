@@ -38,6 +38,10 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
+    def has_any(self, prefix: str) -> bool:
+        """Whether it holds a result whose key begins with ``prefix``."""
+        return any(key.startswith(prefix) for key in self._known)
+
     def map(
         self,
         work: Callable[[Item], Value],

@@ -259,6 +259,31 @@ def test_another_corpus_is_found_before_speech_is_looked_for(
     assert "no speech" in reasons_of(tmp_path / "out")["more"]
 
 
+def test_a_corpus_whose_measurements_were_removed_is_measured_again(
+    tool: Tool, folder: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "noise.wav", 0.01 * rng.standard_normal(31 * 8000), 8000)
+    command = ("prepare_folder", folder, tmp_path / "out")
+    assert tool(*command)[0] == 0
+    report = (tmp_path / "out" / "report.json").read_text()
+    journal = tmp_path / "out" / "measured.jsonl"
+    lengths = "".join(line for line in journal.open() if '"length ' in line)
+    for left in (None, lengths):  # as where measuring again was interrupted
+        journal.unlink()
+        if left is not None:
+            journal.write_text(left)
+        status, said, problem = tool(*command)
+        assert (status, problem) == (0, "")
+        assert "already prepared" in said
+        assert "pieces " in journal.read_text()
+    journal.unlink()
+    soundfile.write(folder / "more.wav", 0.01 * rng.standard_normal(32 * 8000), 8000)
+    status, _, problem = tool(*command)
+    assert (status, "already holds another corpus" in problem) == (2, True)
+    assert (tmp_path / "out" / "report.json").read_text() == report
+
+
 def _empty(folder: Path) -> None:
     folder.mkdir()
 
