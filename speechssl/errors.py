@@ -36,7 +36,7 @@ class ConfigError(SpeechSSLError):
 
 
 class RunFolderError(SpeechSSLError):
-    """An output folder belongs to another run, or a run has no checkpoint."""
+    """An output folder holds another run or something else, or a run has no checkpoint."""
 
 
 class CollapseError(SpeechSSLError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speechssl.errors import ConfigError
+from speechssl.errors import ConfigError, RunFolderError
 
 LONGEST_ENDING = 48
 """Characters of a name that a temporary name ends in: with them it is at most 255 bytes long, which
@@ -52,6 +52,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             os.replace(path, Path(temporary) / "old")
         os.replace(fresh, path)
+
+
+def require_replaceable(path: Path, what: str, is_such: bool) -> None:
+    """Raises ``RunFolderError`` if at ``path`` is something else than ``what`` (as ``is_such``
+    says), an empty folder or nothing."""
+    if path.exists() and not is_such and not (path.is_dir() and not any(path.iterdir())):
+        raise RunFolderError(
+            f"{path}: exists and is not {what}; give another name or remove it first."
+        )
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from speechssl.files import atomic_path, write_text
+from speechssl.errors import RunFolderError
+from speechssl.files import atomic_path, require_replaceable, write_text
 
 
 @pytest.mark.parametrize("character", ["a", "ж", "語", "🎙"], ids=[1, 2, 3, 4])
@@ -30,3 +31,15 @@ def test_the_ending_is_kept_and_a_failure_leaves_nothing(tmp_path: Path) -> None
     with pytest.raises(RuntimeError):
         fail()
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "old")]
+
+
+def test_only_what_was_written_here_is_replaced(tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "folder" / "thesis.txt"
+    for _ in range(2):
+        require_replaceable(folder, "a model", is_such=False)  # not there, then empty
+        folder.mkdir(exist_ok=True)
+    file.write_text("years of work")
+    for path in (folder, file):
+        with pytest.raises(RunFolderError, match="exists and is not a model; give another name"):
+            require_replaceable(path, "a model", is_such=False)
+    require_replaceable(folder, "a model", is_such=True)

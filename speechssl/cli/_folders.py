@@ -32,12 +32,8 @@ def conversion_once(path: Path, overwrite: bool) -> None:
 
 
 def _once(path: Path, overwrite: bool, what: str, is_such: bool) -> None:
-    from speechssl.errors import RunFolderError
+    from speechssl.files import require_replaceable
 
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    if path.exists() and not is_such:
-        raise RunFolderError(
-            f"{path}: exists and is not {what}; give another name or remove it first."
-        )
-    write_once(path, overwrite)
+    require_replaceable(path, what, is_such)
+    if is_such:
+        write_once(path, overwrite)

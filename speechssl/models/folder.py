@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from speechssl.config import build, merge, read_yaml, to_dict, write_yaml
 from speechssl.errors import ConfigError, ModelFolderError
-from speechssl.files import atomic_folder, atomic_path, write_text
+from speechssl.files import atomic_folder, atomic_path, require_replaceable, write_text
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder, EncoderConfig
 
@@ -81,11 +81,11 @@ def save_model_folder(
 
     ``tokens`` belong to a CTC model; ``objective`` are weights that only pretraining needs;
     ``info`` holds plain YAML values; ``extra_files`` are texts by their path in the folder. The
-    folder appears whole or not at all. Raises ``ModelFolderError`` when ``path`` exists and is
-    not a model folder.
+    folder appears whole or not at all. Raises ``RunFolderError`` when ``path`` exists and is
+    neither a model folder nor an empty one.
     """
     path = Path(path)
-    _require_replaceable(path)
+    require_replaceable(path, "a model folder", is_model_folder(path))
     with atomic_folder(path) as fresh:
         with atomic_path(fresh / WEIGHTS) as file:  # safetensors lets only the owner read
             save_file(_weights(model, objective or {}), file)
@@ -170,15 +170,6 @@ def load_objective_weights(path: Path | str) -> dict[str, Tensor]:
 def is_model_folder(path: Path | str) -> bool:
     """Whether ``path`` looks like a model folder: it has weights and configuration."""
     return (Path(path) / WEIGHTS).is_file() and (Path(path) / CONFIG).is_file()
-
-
-def _require_replaceable(path: Path) -> None:
-    if path.is_dir() and (is_model_folder(path) or not any(path.iterdir())):
-        return
-    if path.exists():
-        raise ModelFolderError(
-            f"{path}: exists and is not a model folder; give another name or remove it first."
-        )
 
 
 def _weights(model: Encoder | CTCModel, objective: Mapping[str, Tensor]) -> dict[str, Tensor]:

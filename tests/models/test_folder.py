@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from speechssl.data.text import Tokens
-from speechssl.errors import ModelFolderError
+from speechssl.errors import ModelFolderError, RunFolderError
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import (
@@ -92,7 +92,7 @@ def test_replaces_a_model_but_nothing_else(folder: Path) -> None:
     other = folder.parent / "thesis"
     other.mkdir()
     (other / "chapter1.txt").write_text("...")
-    with pytest.raises(ModelFolderError, match="exists and is not a model folder"):
+    with pytest.raises(RunFolderError, match="exists and is not a model folder"):
         save_model_folder(other, _model().encoder)
     assert not is_model_folder(other)
 

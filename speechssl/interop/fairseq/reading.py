@@ -43,7 +43,7 @@ def import_fairseq(source: Path, model_dir: Path) -> tuple[Certificate, list[str
 
     Returns the certificate and what the user should know about. Raises ``CheckpointError`` where
     the file is damaged, asks to run code, has no counterpart, or does not compute the same after
-    conversion; ``ModelFolderError`` where ``model_dir`` is something else. Nothing is written then.
+    conversion; ``RunFolderError`` where ``model_dir`` is something else. Nothing is written then.
     """
     checkpoint = read_checkpoint(source)
     told = _plain_parts(checkpoint, source)

@@ -49,7 +49,7 @@ def import_fairseq2(source: str, model_dir: Path) -> tuple[Certificate, list[str
 
     Returns the certificate and what the user should know about. Raises ``CheckpointError`` where
     the card or what belongs to it is missing, damaged, without counterpart, or does not compute
-    the same after conversion; ``ModelFolderError`` where ``model_dir`` is something else. Nothing
+    the same after conversion; ``RunFolderError`` where ``model_dir`` is something else. Nothing
     is written then.
     """
     card = find_card(source)

@@ -35,7 +35,7 @@ def import_torchaudio(source: str, model_dir: Path) -> tuple[Certificate, list[s
 
     Returns the certificate and what the user should know about. Raises ``CheckpointError`` where
     the source is incomplete, has no counterpart, or does not compute the same after conversion;
-    ``ModelFolderError`` where ``model_dir`` is something else. Nothing is written then.
+    ``RunFolderError`` where ``model_dir`` is something else. Nothing is written then.
     """
     found = find_source(source)
     network = found.description.network(found.where)

@@ -46,7 +46,7 @@ def import_transformers(source: str, model_dir: Path) -> tuple[Certificate, list
     Returns the certificate and what the user should know about. Raises ``CheckpointError`` where
     the source is incomplete, has no counterpart, or does not compute the same after conversion;
     ``ConfigError`` for settings out of range; ``MissingExtraError`` where a hub name needs
-    huggingface_hub; ``ModelFolderError`` where ``model_dir`` is something else. Nothing is
+    huggingface_hub; ``RunFolderError`` where ``model_dir`` is something else. Nothing is
     written then.
     """
     folder = find_source(source)
