@@ -17,7 +17,7 @@ precision_option = click.option(
     show_default=True,
     help="bf16 is up to twice as fast on processors made for it (AVX-512 bf16, AMX, most GPUs), "
     "and few words change; auto is bf16 on those, else fp32. int8, for CPUs with AVX-512 VNNI, is "
-    "1.4 times as fast as bf16 for models of base size, and no faster for tiny ones.",
+    "1.2 to 1.4 times as fast as bf16 for models of base size, and hardly faster for tiny ones.",
 )
 
 batch_seconds_option = click.option(

@@ -28,7 +28,8 @@ def command(ctx: click.Context, exp: Path, save_reference: Path | None) -> None:
     \b
     Example:
       speechssl doctor exp/pretrain
-      speechssl doctor exp/pretrain --save-reference recipes/clusters_tiny.yaml
+      speechssl pretrain recipes/contrastive_tiny.yaml data exp/contrastive
+      speechssl doctor exp/contrastive --save-reference recipes/contrastive_tiny.yaml
     """
     from speechssl.errors import RunFolderError
     from speechssl.tables import table

@@ -26,24 +26,27 @@ from speechssl.cli._folders import conversion_once, model_folder_once, overwrite
     default="best",
     show_default=True,
     metavar="best|last|UPDATE",
-    help="Which checkpoint of a run.",
+    help="Which checkpoint of a run, of those that it keeps.",
 )
 @overwrite_option
 def command(source: Path, out: Path, target: str, checkpoint: str, overwrite: bool) -> None:
-    """Write the folder OUT from a checkpoint of a run, finished or not, or from a model folder.
+    """Write the folder OUT from a checkpoint of a run, finished or not, or, to another project,
+    from a model folder.
 
     With --to transformers, OUT loads with AutoModel, Wav2Vec2ForCTC, ...: weights, settings,
     preprocessor, for recognisers the tokenizer, and a model card. With --to torchaudio, OUT has
     weights, torchaudio.json with what builds their network, and a model card. With --to fairseq,
-    OUT has checkpoint.pt and the dictionary. With --to fairseq2, OUT has an asset card and weights:
-    its models load by name with FAIRSEQ2_USER_ASSET_DIR=OUT, whatever the frontend. Where the
-    other project is installed, both sides compute the same recordings, and nothing is written
-    unless they agree.
+    OUT has checkpoint.pt and the dictionary. These three have encoders with the waveform frontend
+    and plain transformer layers; others (recipes/*_tiny.yaml) are refused. With --to fairseq2, OUT
+    has an asset card and weights: its models load by name with FAIRSEQ2_USER_ASSET_DIR=OUT,
+    whatever the encoder. Where the other project is installed, both sides compute the same
+    recordings, and nothing is written unless they agree.
 
     \b
     Example:
-      speechssl export exp/pretrain exp/pretrain-early --checkpoint 500
-      speechssl export exp/finetune/model hub/my-recogniser --to transformers
+      speechssl export exp/finetune exp/finetune-last --checkpoint last
+      speechssl finetune recipes/ctc_imported.yaml data exp/imported --init models/wav2vec2-base
+      speechssl export exp/imported/model hub/my-recogniser --to transformers
     """
     from speechssl.interop.projects import load_project
     from speechssl.training.run_folder import RECIPE_FILE

@@ -20,13 +20,18 @@ import click
 )
 @click.option("--model", type=click.Path(path_type=Path), help="Model folder, for model features.")
 @click.option("--layer", type=int, help="Transformer layer of the model, from 1; 0 is its input.")
-@click.option("--splits", default="train,dev", show_default=True, help="Splits to label.")
+@click.option(
+    "--splits",
+    default="train,dev",
+    show_default=True,
+    help="Splits to label, with commas; k-means is fitted to the first.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
 @click.option(
     "--fit-hours",
     default=100.0,
     show_default=True,
-    help="Hours of train, at random, from which the frames for k-means are drawn.",
+    help="Hours of the first split, at random, from which the frames for k-means are drawn.",
 )
 @click.option(
     "--fit-mb",

@@ -17,7 +17,11 @@ ORDERS = {"word": 3, "character": 6}
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT.arpa", type=click.Path(path_type=Path))
 @click.option(
-    "--unit", type=click.Choice(list(ORDERS)), default="word", show_default=True, help="Of what."
+    "--unit",
+    type=click.Choice(list(ORDERS)),
+    default="word",
+    show_default=True,
+    help="What the n-grams are of.",
 )
 @click.option(
     "--order",
@@ -27,7 +31,9 @@ ORDERS = {"word": 3, "character": 6}
 @click.option("--language", help="Of text files, to say numbers in words: en, sw, pt-BR.")
 @click.option("--as-written", is_flag=True, help="Do not normalise the text (case, punctuation).")
 @click.option(
-    "--lexicon", type=click.Path(path_type=Path), help="Also write the words and their spellings."
+    "--lexicon",
+    type=click.Path(path_type=Path),
+    help="Also write the words and their spellings to this file.",
 )
 @click.option("--dev", type=click.Path(path_type=Path), help="Print the perplexity of this text.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")

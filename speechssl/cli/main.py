@@ -12,6 +12,7 @@ import difflib
 import errno
 import importlib
 import keyword
+import os
 import pkgutil
 import re
 from typing import Any
@@ -34,8 +35,12 @@ class UserError(click.ClickException):
     exit_code = EXIT_BAD_INPUT
 
     def show(self, file: Any = None) -> None:
-        """Prints the message, folded into one line."""
-        click.echo(f"error: {' '.join(self.message.split())}", file=file, err=file is None)
+        """Prints the message, folded into one line. Of the processes that torchrun started, all but
+        the first say which they are: what all of them meet is told from what one of them does."""
+        rank = os.environ.get("RANK", "0")
+        place = "" if rank == "0" else f"rank {rank}: "
+        line = f"error: {place}{' '.join(self.message.split())}"
+        click.echo(line, file=file, err=file is None)
 
 
 class OneLineErrors(click.Command):

@@ -52,7 +52,8 @@ def command(
 
     \b
     Example:
-      speechssl score exp/pretrained/hyps.jsonl --against exp/scratch/hyps.jsonl --worst 5
+      speechssl score exp/finetune/hyps.jsonl --worst 5
+      speechssl score exp/finetune/hyps.jsonl --against exp/scratch/hyps.jsonl --out score.json
     """
     from speechssl.files import write_text
     from speechssl.scoring import compare

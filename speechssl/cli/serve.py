@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Serve a local page that transcribes.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port to listen at; 0 takes any that is free.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option(
     "--allow-host",

@@ -61,7 +61,7 @@ def command(
     if split == "train":
         click.echo(f"warning: {cuts} is training data; the weights will be too small.", err=True)
     picture = out.with_suffix(".png")
-    if out == picture:
+    if out.suffix.lower() == ".png":
         raise ConfigError(f"{out}: would be the picture's name; give the settings one in .yaml.")
     for file in (out, picture):
         write_once(file, overwrite)

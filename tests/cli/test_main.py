@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,13 @@ def test_every_command_has_help_with_an_example(speechssl, name):
     assert result.exit_code == 0
     assert re.search("Examples?:\n", result.output)
     assert f"  speechssl {name} " in result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help(name):
+    command = group.get_command(click.Context(group), name)
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    assert [option.opts for option in options if not option.help] == []
 
 
 def test_group_help_lists_the_commands(speechssl):
@@ -101,6 +109,20 @@ def test_installed_script():
     assert done.stdout == ""
     assert done.stderr.startswith("error: /no/such/hyps.jsonl: cannot be read")
     assert done.stderr.count("\n") == 1
+
+
+def test_processes_of_torchrun_say_which_they_are():
+    """All but the first, which speaks as it does alone."""
+    for rank, place in (("0", ""), ("1", "rank 1: ")):
+        done = subprocess.run(
+            [sys.executable, "-m", "speechssl.cli.main", "score", "/no/such/hyps.jsonl"],
+            env={**os.environ, "RANK": rank},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {place}/no/such/hyps.jsonl: cannot be read")
+        assert done.stderr.count("\n") == 1
 
 
 def test_closed_pipe_is_quiet(tmp_path):

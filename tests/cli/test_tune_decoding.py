@@ -40,8 +40,9 @@ def test_errors(fails, recogniser, corpus, words, tmp_path):
     arguments = ("tune-decoding", recogniser, cuts_path(corpus, "dev"), tmp_path / "decoding.yaml")
     assert "--lm" in fails(*arguments)
     assert "nothing.arpa" in fails(*arguments, "--lm", tmp_path / "nothing.arpa")
-    picture = ("tune-decoding", recogniser, cuts_path(corpus, "dev"), tmp_path / "decoding.png")
-    assert "give the settings one in .yaml" in fails(*picture, "--lm", words)
+    for name in ("decoding.png", "decoding.PNG"):
+        picture = ("tune-decoding", recogniser, cuts_path(corpus, "dev"), tmp_path / name)
+        assert "give the settings one in .yaml" in fails(*picture, "--lm", words)
     for name in ("decoding.png", "decoding.yaml"):
         (tmp_path / name).write_text("beam: 5\n")
         assert f"{name}: exists; give --overwrite" in fails(*arguments, "--lm", words)
