@@ -169,7 +169,7 @@ def ctc_loss(log_probs: Tensor, frames: Tensor, tokens: Tensor, token_lengths: T
 def consistency_loss(log_probs: Tensor, frames: Tensor) -> Tensor:
     """How far two views of each recording disagree, summed over frames: the mean of both
     Kullback-Leibler divergences, each with its first distribution as a fixed target
-    (consistency-regularised CTC: Yao et al. 2024, arXiv 2410.05101, equation 4).
+    (consistency-regularised CTC: Yao et al. 2024, arXiv 2410.05101).
 
     log_probs [2 B, T, V], all first views before the second, frames [2 B] on the CPU -> scalar.
     """
