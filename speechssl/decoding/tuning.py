@@ -82,8 +82,7 @@ def tune(
 
 def _ranked(done: dict[DecodingSettings, Trial]) -> list[Trial]:
     def merit(trial: Trial) -> tuple[float, ...]:
-        chosen = trial.settings
-        return trial.wer, chosen.lm_weight, abs(chosen.word_score)
+        return trial.wer, trial.settings.lm_weight, abs(trial.settings.word_score)
 
     return sorted(done.values(), key=merit)
 
@@ -125,9 +124,9 @@ def draw_trials(trials: Sequence[Trial], path: Path | str) -> None:
     if len(set(word_scores)) > 1:
         points = axes.scatter(lm_weights, word_scores, c=wers, s=360, cmap="viridis_r")
         figure.colorbar(points, label="WER (%)")
-        middle = (min(wers) + max(wers)) / 2
+        halfway = (min(wers) + max(wers)) / 2
         for x, y, wer in zip(lm_weights, word_scores, wers):
-            color = "black" if wer < middle else "white"
+            color = "black" if wer < halfway else "white"
             axes.text(x, y, f"{wer:.1f}", ha="center", va="center", fontsize=7, color=color)
         axes.scatter(
             [chosen.settings.lm_weight], [chosen.settings.word_score],
@@ -140,8 +139,7 @@ def draw_trials(trials: Sequence[Trial], path: Path | str) -> None:
         axes.plot([chosen.settings.lm_weight], [100 * chosen.wer], "o", color="C3")
         axes.set_ylabel("WER (%)")
         axes.grid(color="0.92")
-    lowest = min(wers)
-    axes.set_title(f"chosen: {100 * chosen.wer:.2f} %, lowest: {lowest:.2f} %", fontsize=10)
+    axes.set_title(f"chosen: {100 * chosen.wer:.2f} %, lowest: {min(wers):.2f} %", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -125,7 +125,7 @@ class FinetuneModel(nn.Module):
             "blank_share": blank_share(log_probs, frames),
         }
 
-    def _contexts(self, batch: SpeechBatch, views: int = 1) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _contexts(self, batch: SpeechBatch, views: int) -> tuple[Tensor, Tensor | None, Tensor]:
         """Context [views * B, T, D] under training's masks, that of the lower half of the encoder
         where its loss counts, and their frames on the CPU. Each view of a recording has masks and
         dropout of its own; all of the first stand before all of the second."""

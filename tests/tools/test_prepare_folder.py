@@ -232,9 +232,14 @@ def test_checks_can_be_allowed(tool: Tool, folder: Path, tmp_path: Path) -> None
     assert reasons_of(lax) == {}
 
 
+def add_noise(path: Path, seconds: int) -> None:
+    """A recording without speech, another one for another length."""
+    rng = np.random.default_rng(seconds)
+    soundfile.write(path, 0.01 * rng.standard_normal(seconds * 8000), 8000)
+
+
 def test_long_recordings_can_be_kept(tool: Tool, folder: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    soundfile.write(folder / "noise.wav", 0.01 * rng.standard_normal(31 * 8000), 8000)
+    add_noise(folder / "noise.wav", seconds=31)
     tool("prepare_folder", folder, tmp_path / "cut")
     assert "no speech" in reasons_of(tmp_path / "cut")["noise"]
     tool("prepare_folder", folder, tmp_path / "kept", "--keep-long")
@@ -244,12 +249,11 @@ def test_long_recordings_can_be_kept(tool: Tool, folder: Path, tmp_path: Path) -
 def test_another_corpus_is_found_before_speech_is_looked_for(
     tool: Tool, folder: Path, tmp_path: Path
 ) -> None:
-    rng = np.random.default_rng(0)
-    soundfile.write(folder / "noise.wav", 0.01 * rng.standard_normal(31 * 8000), 8000)
+    add_noise(folder / "noise.wav", seconds=31)
     command = ("prepare_folder", folder, tmp_path / "out")
     assert tool(*command)[0] == 0
     assert "already prepared" in tool(*command)[1]
-    soundfile.write(folder / "more.wav", 0.01 * rng.standard_normal(32 * 8000), 8000)
+    add_noise(folder / "more.wav", seconds=32)
     status, _, problem = tool(*command)
     assert (status, "already holds another corpus" in problem) == (2, True)
     journal = (tmp_path / "out" / "measured.jsonl").read_text()
@@ -262,8 +266,7 @@ def test_another_corpus_is_found_before_speech_is_looked_for(
 def test_a_corpus_whose_measurements_were_removed_is_measured_again(
     tool: Tool, folder: Path, tmp_path: Path
 ) -> None:
-    rng = np.random.default_rng(0)
-    soundfile.write(folder / "noise.wav", 0.01 * rng.standard_normal(31 * 8000), 8000)
+    add_noise(folder / "noise.wav", seconds=31)
     command = ("prepare_folder", folder, tmp_path / "out")
     assert tool(*command)[0] == 0
     report = (tmp_path / "out" / "report.json").read_text()
@@ -278,7 +281,7 @@ def test_a_corpus_whose_measurements_were_removed_is_measured_again(
         assert "already prepared" in said
         assert "pieces " in journal.read_text()
     journal.unlink()
-    soundfile.write(folder / "more.wav", 0.01 * rng.standard_normal(32 * 8000), 8000)
+    add_noise(folder / "more.wav", seconds=32)
     status, _, problem = tool(*command)
     assert (status, "already holds another corpus" in problem) == (2, True)
     assert (tmp_path / "out" / "report.json").read_text() == report
