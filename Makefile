@@ -1,6 +1,8 @@
 # make demo    sets up and runs the main job on real speech
 # make test    sets up and passes the tests
 # make bench   times speechssl beside transformers, torchaudio and fairseq2
+# make setup   only installs; make an4 AN4=DIR runs egs/an4 (downloads the corpus without DIR)
+# make format  formats; make lint checks format and types; make clean removes what setup made
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -83,10 +83,12 @@ class LabelConfig:
     def __post_init__(self) -> None:
         require(2 <= self.clusters <= 65_535, "clusters", "between 2 and 65535", self.clusters)
         require(self.fit_hours > 0, "fit_hours", "positive", self.fit_hours)
-        require(self.fit_mb > 0, "fit_mb", "positive", self.fit_mb)
+        require(0 < self.fit_mb < math.inf, "fit_mb", "positive", self.fit_mb)
         if self.features == "model":
             require(self.model is not None, "model", "a model folder", self.model)
             require(self.layer is not None, "layer", "the number of a layer", self.layer)
+        else:
+            require(self.layer is None, "layer", "left out without a model", self.layer)
 
 
 def make_features(config: LabelConfig) -> MfccFeatures | LayerFeatures:
@@ -116,7 +118,9 @@ def label(
         "model": None if config.features == "mfcc" else features.name,
         "fitted_on": manifests[splits[0]].manifest_hash,
     }
-    if not (codebook_file.exists() and not overwrite and _same(codebook_file, settings)):
+    if codebook_file.exists() and not overwrite:
+        _check_settings(codebook_file, settings)
+    else:
         centroids = fit_codebook(manifests[splits[0]], features, config)
         _save_codebook(codebook_file, centroids, settings)
         for split in splits:
@@ -319,7 +323,7 @@ def draw_usage(path: Path, name: str, usage: dict[str, NDArray[np.int64]]) -> No
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for split, frames in usage.items():
         total = frames.sum()
-        axes.plot(100 * np.sort(frames)[::-1] / total, label=f"{split} ({total:,} frames)")
+        axes.plot(100 * np.sort(frames)[::-1] / max(1, total), label=f"{split} ({total:,} frames)")
     clusters = max(len(frames) for frames in usage.values())
     axes.axhline(100 / clusters, color="grey", linestyle=":", label="all equal")
     axes.set(
@@ -351,8 +355,8 @@ def _save_codebook(path: Path, centroids: Tensor, settings: dict[str, Any]) -> N
         save_file({"centroids": centroids}, temporary, {"settings": json.dumps(settings)})
 
 
-def _same(path: Path, settings: dict[str, Any]) -> bool:
-    """Whether the codebook at ``path`` has these settings. Raises ``TargetsError`` if not."""
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Raises ``TargetsError`` where the codebook at ``path`` was made with other settings."""
     try:
         with safe_open(path, framework="pt") as stored:
             found = json.loads((stored.metadata() or {}).get("settings", "{}"))
@@ -364,4 +368,3 @@ def _same(path: Path, settings: dict[str, Any]) -> bool:
             f"{path}: was made with other settings ({', '.join(changed)}); choose another --name "
             f"or pass --overwrite."
         )
-    return True

@@ -38,11 +38,12 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def unknown_key(where: str, key: str, known: list[str]) -> str:
-    """The message for an unknown ``key``: names the nearest of the ``known`` ones."""
+def unknown_key(where: str, key: str, known: list[str], what: str = "setting") -> str:
+    """The message for an unknown ``key``, which is a ``what``: names the nearest of the ``known``
+    ones."""
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(sorted(known))}."
-    return f"{where}: unknown setting {key!r}; {hint}"
+    return f"{where}: unknown {what} {key!r}; {hint}"
 
 
 def require(condition: bool, field: str, rule: str, value: object) -> None:
@@ -69,6 +70,9 @@ def to_dict(instance: Any) -> dict[str, Any]:
     return result
 
 
+_GIVE_YAML = "give the path of a YAML file."
+
+
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Reads a YAML mapping. Raises ``ConfigError`` if the file is missing, is not a mapping, or
     says a setting twice."""
@@ -76,10 +80,14 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; give the path of a YAML file.") from None
+        nearest = difflib.get_close_matches(path.name, (p.name for p in path.parent.glob("*.yaml")))
+        hint = f"did you mean {path.parent / nearest[0]}?" if nearest else _GIVE_YAML
+        raise ConfigError(f"{path}: no such file; {hint}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; give the path of a YAML file.") from None
-    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is a folder; {_GIVE_YAML}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; {_GIVE_YAML}") from None
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from None
     try:
         values = _parse_yaml(text)

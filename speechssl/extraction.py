@@ -176,7 +176,7 @@ class LayerFeatures:
     """The output of one transformer layer of a model folder's encoder."""
 
     def __init__(self, model: Path, layer: int) -> None:
-        """Raises ``ConfigError`` for a layer that the encoder does not have."""
+        """Raises what ``ModelLayers`` raises."""
         self._layers = ModelLayers(model, [layer])
         self.name = self._layers.name
         self.layer = layer

@@ -110,7 +110,9 @@ def write_pseudo_labelled(
 
 
 def require_new(out: Path, overwrite: bool) -> None:
-    """Raises ``RunFolderError`` if ``out`` holds a corpus that must not be replaced."""
+    """Raises ``RunFolderError`` if ``out`` is a file or holds a corpus that must stay."""
+    if out.is_file():
+        raise RunFolderError(f"{out}: is a file; name a folder for the corpus.")
     if cuts_path(out, "train").exists() and not overwrite:
         raise RunFolderError(f"{out}: holds a corpus; name another folder, or add --overwrite.")
 

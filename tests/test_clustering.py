@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from speechssl.clustering import (
     FrameSample,
     LabelConfig,
     assign,
+    draw_usage,
     fit_codebook,
     fit_kmeans,
     label,
@@ -297,6 +299,8 @@ def test_bad_input_is_one_line(corpus_copy: Path, model: Path, tmp_path: Path) -
         ([corpus_copy, "--name", "x", "--clusters", 60000], "are too few for 60000 clusters"),
         ([corpus_copy, "--name", "x", "--fit-mb", 0.001], "6 frames are too few for 100 clusters"),
         ([corpus_copy, "--name", "x", "--fit-mb", 0], "fit_mb must be positive"),
+        ([corpus_copy, "--name", "x", "--fit-mb", "inf"], "fit_mb must be positive"),
+        ([corpus_copy, "--name", "x", "--layer", 4], "layer must be left out without a model"),
         ([corpus_copy, "--name", "x", "--model", model], "layer must be the number of a layer"),
         ([corpus_copy, "--name", "x", "--model", corpus_copy, "--layer", 1], "config.yaml"),
     ):
@@ -307,6 +311,14 @@ def test_bad_input_is_one_line(corpus_copy: Path, model: Path, tmp_path: Path) -
     codebook_path(corpus_copy, "x").write_bytes(b"no codebook")
     with pytest.raises(TargetsError, match="is not a codebook"):
         label(corpus_copy, "x", ["train"], LabelConfig(clusters=4))
+
+
+def test_a_split_without_frames_is_drawn_too(tmp_path: Path) -> None:
+    usage = {"train": np.array([3, 1]), "dev": np.zeros(2, np.int64)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        draw_usage(tmp_path / "usage.png", "x", usage)
+    assert (tmp_path / "usage.png").stat().st_size > 0
 
 
 def test_purity_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,23 @@ def test_the_ending_is_kept_and_a_failure_leaves_nothing(tmp_path: Path) -> None
     def fail() -> None:
         with atomic_path(path) as temporary:
             assert temporary.name.endswith("-cuts.jsonl.gz")
+            assert temporary.parent == path.parent, "nothing is moved between file systems"
             temporary.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "old")]
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "shared")
+        assert os.umask(0o027) == 0o027, "as it was"
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
 
 
 def test_only_what_was_written_here_is_replaced(tmp_path: Path) -> None:

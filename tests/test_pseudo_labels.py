@@ -17,12 +17,11 @@ from speechssl.pseudo_labels import (
 
 @pytest.fixture
 def transcribed(corpus, tmp_path):
-    """A corpus with the first five train recordings, and dev, of ``corpus``."""
+    """A corpus with the first five train recordings, and dev and test, of ``corpus``."""
     folder = tmp_path / "transcribed"
-    cuts = list(load_cuts(cuts_path(corpus, "train")))
-    for split, part in (("train", cuts[:5]), ("dev", load_cuts(cuts_path(corpus, "dev")))):
+    for split, count in (("train", 5), ("dev", 4), ("test", 4)):
         cuts_path(folder, split).parent.mkdir(parents=True)
-        save_cuts(part, cuts_path(folder, split))
+        save_cuts(list(load_cuts(cuts_path(corpus, split)))[:count], cuts_path(folder, split))
     return folder
 
 
@@ -49,6 +48,7 @@ def test_recordings_without_their_texts(corpus, transcribed):
     assert [cut.id for cut in cuts] == everything[5:]
     assert {cut_text(cut) for cut in cuts} == {None}
     assert {cut.supervisions[0].speaker for cut in cuts} == {"anna", "boris"}
+    assert {cut.supervisions[0].language for cut in cuts} == {"en"}
 
 
 def test_held_out_recordings_are_never_labelled(corpus, transcribed):
@@ -86,8 +86,8 @@ def test_the_corpus_to_train_on(corpus, transcribed, tmp_path):
     assert [cut_text(cut) for cut in train[5:]] == ["haha"] * 3
     assert train[5].supervisions[0].custom == {"pseudo_label": True, "confidence": 0.75}
     assert train[5].recording == next(iter(cuts)).recording
-    dev = cuts_path(transcribed, "dev")
-    assert cuts_path(out, "dev").read_bytes() == dev.read_bytes()
+    for split in ("dev", "test"):
+        assert cuts_path(out, split).read_bytes() == cuts_path(transcribed, split).read_bytes()
     with pytest.raises(RunFolderError, match="--overwrite"):
         require_new(out, overwrite=False)
     with pytest.raises(RunFolderError, match="another corpus"):
@@ -103,6 +103,16 @@ def test_other_held_out_recordings_make_another_corpus(corpus, transcribed, tmp_
     save_cuts(fewer, cuts_path(transcribed, "dev"))
     write_pseudo_labelled(out, transcribed, cuts, selection, labeller="model", overwrite=True)
     assert list(load_cuts(cuts_path(out, "dev"))) == fewer
+
+
+def test_what_people_transcribed_must_be_transcribed(corpus, transcribed, tmp_path):
+    path = cuts_path(transcribed, "train")
+    first, *others = load_cuts(path)
+    save_cuts([dataclasses.replace(first, supervisions=[]), *others], path)
+    cuts = untranscribed_cuts(corpus, transcribed)
+    heard = Selection([Hypothesis(cut.id, "haha", confidence=0.75) for cut in cuts], [])
+    with pytest.raises(ManifestError, match=f"cut '{first.id}' has no transcript"):
+        write_pseudo_labelled(tmp_path / "x", transcribed, cuts, heard, labeller="model")
 
 
 def test_nothing_worth_keeping(corpus, transcribed, tmp_path):

@@ -108,9 +108,11 @@ def test_alignment_pairs_rebuild_both_texts():
 
 
 def test_alignment_columns_of_wide_and_combining_letters():
-    text = score([Hypothesis("a", "東 x", "á x")]).utterances[0].alignment().split("\n")
-    assert text[1] == "ref: á  x"  # one column and a space to fill two
-    assert text[2] == "hyp: 東 x"
+    for wide in ("東", "Ａ"):
+        scored = score([Hypothesis("a", f"{wide} x", "a\u0301 x")])
+        text = scored.utterances[0].alignment().split("\n")
+        assert text[1] == "ref: a\u0301  x"  # one column and a space to fill two
+        assert text[2] == f"hyp: {wide} x"
 
 
 # --- what cannot be scored -------------------------------------------------------------------
@@ -156,8 +158,14 @@ def test_bootstrap_distribution_equals_enumeration():
 def test_bootstrap_in_chunks(monkeypatch):
     errors, lengths = np.arange(10), np.full(10, 20)
     whole = bootstrap(errors, lengths, resamples=100, seed=1)
-    monkeypatch.setattr("speechssl.significance.MAX_DRAWS", 70)
-    np.testing.assert_array_equal(bootstrap(errors, lengths, resamples=100, seed=1), whole)
+    for most in (70, 7):  # the latter is less than one resample
+        monkeypatch.setattr("speechssl.significance.MAX_DRAWS", most)
+        np.testing.assert_array_equal(bootstrap(errors, lengths, resamples=100, seed=1), whole)
+
+
+def test_bootstrap_of_utterances_in_which_nothing_is_said():
+    rates = bootstrap(np.array([0, 1, 0]), np.array([4, 0, 0]), resamples=200)
+    assert np.isfinite(rates).all()
 
 
 def test_interval_covers_the_true_rate():
@@ -175,7 +183,13 @@ def test_interval_covers_the_true_rate():
 def test_same_seed_same_interval():
     hypotheses = random_system(1)
     assert score(hypotheses).wer_interval == score(hypotheses).wer_interval
-    assert score(hypotheses, seed=1).wer_interval != score(hypotheses).wer_interval
+    for other in ({"seed": 1}, {"resamples": 50}):
+        assert score(hypotheses, **other).wer_interval != score(hypotheses).wer_interval
+    systems = score(hypotheses), score(random_system(2))
+    interval = compare(*systems).difference_interval
+    assert compare(*systems).difference_interval == interval
+    for other in ({"seed": 1}, {"resamples": 50}):
+        assert compare(*systems, **other).difference_interval != interval
 
 
 # --- the paired test -------------------------------------------------------------------------
@@ -210,6 +224,9 @@ def test_p_value_of_many_utterances_is_a_probability():
     differences = np.random.default_rng(0).integers(-4, 5, size=5000)
     assert 0 < randomisation_p_value(differences) <= 1
     assert randomisation_p_value(np.ones(2000, dtype=np.int64)) < 1e-100
+    for pairs in range(1, 30):  # whatever rounding makes of the sum of all probabilities
+        p_value = randomisation_p_value(np.array([1, -1] * pairs))
+        assert 1 - 1e-9 < p_value <= 1
 
 
 def test_compare_by_hand():
@@ -268,6 +285,8 @@ def test_hypotheses_round_trip(tmp_path):
     write_hypotheses(path, hypotheses)
     assert read_hypotheses(path) == hypotheses
     assert "привет" in path.read_text(encoding="utf-8")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert [len(json.loads(line)) for line in lines if line] == [4, 2, 4], "no unknown values"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lhotse import MonoCut
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.corpus import check_output, write_splits
 from speechssl.data.corpus_report import summarize
-from speechssl.data.manifest import cuts_path, hash_manifest, load_cuts
+from speechssl.data.manifest import cuts_path, hash_manifest, load_cuts, require_corpus
 from speechssl.errors import ConfigError, ManifestError, RunFolderError
 
 SPLITS = ("train", "dev")
@@ -22,7 +22,7 @@ SPLITS = ("train", "dev")
 
 @click.command(
     cls=OneLineErrors,
-    epilog="Example: python tools/combine.py data/together data/an4 data/core_sounds",
+    epilog="\b\nExample:\n  python tools/combine.py data/together data/an4 data/core_sounds",
     help="Writes a corpus OUT whose train and dev splits are those of all the corpora DATA_DIR.",
 )
 @click.argument("out", type=click.Path(path_type=Path))
@@ -36,6 +36,8 @@ def main(out: Path, data_dirs: tuple[Path, ...], overwrite: bool) -> None:
         raise ConfigError("one corpus is given twice; give each once.")
     if out.resolve() in different:
         raise RunFolderError(f"{out}: is one of the corpora; name another folder.")
+    for folder in data_dirs:
+        require_corpus(folder)
     files = [cuts_path(folder, split) for folder in data_dirs for split in SPLITS]
     hashes = [hash_manifest(file) for file in files if file.exists()]
     fingerprint = hashlib.sha256("\n".join(hashes).encode()).hexdigest()

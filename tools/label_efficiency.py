@@ -65,7 +65,7 @@ class Point:
         return float(t.ppf(0.975, len(self.wers) - 1)) * error
 
 
-@click.command(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=OneLineErrors)
 @click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("figure", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(

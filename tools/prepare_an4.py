@@ -36,7 +36,7 @@ DEV_SPEAKERS = 0.1
 
 @click.command(
     cls=OneLineErrors,
-    epilog="Example: python tools/prepare_an4.py data/an4 --corpus ~/corpora/an4",
+    epilog="\b\nExample:\n  python tools/prepare_an4.py data/an4 --corpus ~/corpora/an4",
     help="Writes OUT/{train,dev,test}/cuts.jsonl.gz for CMU AN4 and a report.",
 )
 @click.argument("out", type=click.Path(path_type=Path))

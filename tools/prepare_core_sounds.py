@@ -69,7 +69,7 @@ SPOKEN_SYMBOLS = {"en": {"*": " star ", "#": " pound "}}
 
 @click.command(
     cls=OneLineErrors,
-    epilog="Example: python tools/prepare_core_sounds.py data/core_sounds --languages en,ru",
+    epilog="\b\nExample:\n  python tools/prepare_core_sounds.py data/core_sounds --languages en,ru",
     help="Writes OUT/{train,dev,test}/cuts.jsonl.gz for the Asterisk core sounds and a report. "
     "No text is in two splits, and a text is in the same split on every machine.",
 )
@@ -166,7 +166,8 @@ def find_tree(language: str, source: Path | None, cache: Path, origin: str) -> T
         if not archives:
             raise ManifestError(
                 f"{source}: holds neither core-sounds-{language}.txt nor archives of the "
-                f"asterisk-core-sounds-{language} packages."
+                f"asterisk-core-sounds-{language} packages; give the folder with them, or leave "
+                "--source out to download them."
             )
         unpack(archives, unpacked)
     tree = _tree_in(unpacked, language)

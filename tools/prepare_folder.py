@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from speechssl.cli._options import language_option
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.checks import CHECKS
 from speechssl.data.corpus import HEARD, open_journal, require_vacant, write_corpus
@@ -27,16 +28,27 @@ from speechssl.data.segmenting import LONGEST_SECONDS, SHORTEST_SECONDS, cut_lon
 from speechssl.data.shards import write_shards
 from speechssl.data.splitting import complete_splits
 from speechssl.data.utterance import Listing, Rejected, Utterance
-from speechssl.errors import AudioError, ConfigError
+from speechssl.errors import AudioError, ConfigError, RunFolderError
 
 FASTEST_SPEECH = 40.0
 """Characters per second that nobody speaks, in any script."""
 
 
+def share_option(split: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option ``--dev`` or ``--test``."""
+    return click.option(
+        f"--{split}",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.1,
+        show_default=True,
+        help=f"Share of the transcribed recordings that become {split}, where there is none.",
+    )
+
+
 @click.command(
     cls=OneLineErrors,
-    epilog="Example: python tools/prepare_folder.py recordings data/mine "
-    "--transcripts recordings/train.tsv --language en --jobs 4",
+    epilog="\b\nExample:\n  python tools/prepare_folder.py recordings data "
+    "--transcripts transcripts.tsv --language en --jobs 4",
     help="Writes OUT/{train,dev,test}/cuts.jsonl.gz for the recordings in AUDIO_FOLDER and a "
     "report (OUT/report.html, report.txt, report.json) that names each rejected file. Splits are "
     "those of the corpus; what it lacks is drawn by speaker where the speakers are known, "
@@ -59,10 +71,9 @@ FASTEST_SPEECH = 40.0
     help="A .tsv or .csv table with a header, or .jsonl: one column path, file or audio, one "
     "column text, sentence or transcript, perhaps one column speaker.",
 )
-@click.option(
-    "--language",
-    help="Language of the recordings, as en or pt-BR: how transcripts are normalised, and the "
-    "script they must be in (sr-Latn names another than the usual one).",
+@language_option(
+    "Language of the recordings, as en or pt-BR: how transcripts are normalised, and the script "
+    "they must be in (sr-Latn names another than the usual one)."
 )
 @click.option(
     "--speaker-from",
@@ -70,8 +81,8 @@ FASTEST_SPEECH = 40.0
     help="Take the speaker from the name of the folder that holds a file, or from the first group "
     "of a regular expression found in its path, as '^(spk[0-9]+)_'.",
 )
-@click.option("--dev", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
-@click.option("--test", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
+@share_option("dev")
+@share_option("test")
 @click.option(
     "--keep-long",
     is_flag=True,
@@ -121,6 +132,8 @@ def main(
         raise ConfigError(f"--dev and --test must leave something to train, but are {dev}, {test}.")
     if audio_folder.is_file():
         raise AudioError(f"{audio_folder}: is a file; give the folder with the recordings.")
+    if out.resolve() == audio_folder.resolve():
+        raise RunFolderError(f"{out}: is the folder of the recordings; name another for OUT.")
     if layout == "auto":
         layout = "folder" if transcripts else find_layout(audio_folder)
     listing = read_layout(layout, audio_folder, transcripts, language)
@@ -132,6 +145,11 @@ def main(
         replace(u, speaker=u.speaker or speaker_of(u.audio, audio_folder, speaker_from))
         for u in listing.utterances
     ]
+    if speaker_from and utterances and not any(u.speaker for u in utterances):
+        raise ConfigError(
+            f"--speaker-from {speaker_from!r}: finds no speaker in the path of any recording, such "
+            f"as {utterances[0].audio}; change it, or leave it out."
+        )
     journal = open_journal(out)
     if not keep_long:
         utterances, without_speech, notes = cut_long(

@@ -62,7 +62,11 @@ def download(where: Path, limited: str | None, subset: str, **_: object) -> Path
     "from LibriSpeech.",
 )
 @click.option(
-    "--subset", type=click.Choice(["small", "medium", "large"]), default="small", show_default=True
+    "--subset",
+    type=click.Choice(["small", "medium", "large"]),
+    default="small",
+    show_default=True,
+    help="The set without transcripts.",
 )
 @click.option("--limited", type=click.Choice(list(LIMITED)), help="The set with transcripts.")
 @click.option(

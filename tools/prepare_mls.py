@@ -54,7 +54,7 @@ def download(where: Path, language: str) -> Path:
     download,
     "--download fetches the opus files, which are a quarter of the size of flac.",
 )
-@click.option("--language", type=click.Choice(list(CODES)), required=True)
+@click.option("--language", type=click.Choice(list(CODES)), required=True, help="Which to prepare.")
 def main(folder: Path, jobs: int, language: str) -> Listing:
     names = (f"mls_{language}", f"mls_{language}_opus")
     if folder.name in names:

@@ -39,7 +39,13 @@ def download(where: Path, version: str) -> Path:
 @corpus_command(
     CORPUS, "python tools/prepare_speech_commands.py data/sc --download ~/corpora", download
 )
-@click.option("--version", type=click.Choice(["1", "2"]), default="2", show_default=True)
+@click.option(
+    "--version",
+    type=click.Choice(["1", "2"]),
+    default="2",
+    show_default=True,
+    help="Of the corpus.",
+)
 def main(folder: Path, jobs: int, version: str) -> Listing:
     main_part = f"speech_commands_v0.0{version}"
     require_files(

@@ -51,7 +51,9 @@ def download(where: Path, language: str) -> Path:
     "python tools/prepare_voxpopuli.py data/vp_hr --language hr --corpus ~/voxpopuli",
     download,
 )
-@click.option("--language", type=click.Choice(list(ASR_LANGUAGES)), required=True)
+@click.option(
+    "--language", type=click.Choice(list(ASR_LANGUAGES)), required=True, help="Which to prepare."
+)
 def main(folder: Path, jobs: int, language: str) -> Listing:
     table = f"asr_{language}.tsv.gz"
     require_files(CORPUS, folder, "raw_audios", table)

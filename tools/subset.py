@@ -16,29 +16,38 @@ from pathlib import Path
 import click
 from lhotse import MonoCut
 
+from speechssl.cli._options import seed_option
 from speechssl.cli.main import OneLineErrors
 from speechssl.data.corpus import check_output, write_splits
 from speechssl.data.corpus_report import summarize
-from speechssl.data.manifest import cut_text, cuts_path, hash_manifest, hours, load_cuts
+from speechssl.data.manifest import (
+    cut_text,
+    cuts_path,
+    hash_manifest,
+    hours,
+    load_cuts,
+    require_corpus,
+)
 from speechssl.errors import ManifestError, RunFolderError
 
 
 @click.command(
     cls=OneLineErrors,
-    epilog="Example: python tools/subset.py data/an4 data/an4_10min --minutes 10 --seed 0",
-    help="Writes a corpus OUT with about that many minutes of the transcribed train split of "
-    "DATA_DIR, or with all that is transcribed, and the same dev and test splits.",
+    epilog="\b\nExample:\n  python tools/subset.py data/an4 data/an4_10min --minutes 10 --seed 0",
+    help="Writes a corpus OUT with about --minutes of the transcribed train split of DATA_DIR, or "
+    "with all that is transcribed, and the same dev and test splits.",
 )
 @click.argument("data_dir", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Without it: all transcribed."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@seed_option("Decides which minutes.")
 @click.option("--overwrite", is_flag=True, help="Replace another corpus in OUT.")
 def main(data_dir: Path, out: Path, minutes: float | None, seed: int, overwrite: bool) -> None:
     if out.resolve() == data_dir.resolve():
         raise RunFolderError(f"{out}: is the corpus itself; name another folder for the subset.")
+    require_corpus(data_dir)
     cuts = [cut for cut in load_cuts(cuts_path(data_dir, "train")) if cut_text(cut)]
     if not cuts:
         raise ManifestError(f"{data_dir}: train has no transcripts; prepare the corpus with some.")

@@ -17,9 +17,10 @@ usage: egs/an4/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp DIR] [-
                           repository when it is not given
   --exp                   where everything is written (default egs/an4/exp)
   --benchmark             instead of the stages: every objective against none (egs/benchmark.sh),
-                          with --objectives "clusters best_rq", --label-minutes "4 10 20 all",
-                          --seeds "1 2 3", --equal audio|time, --updates N of pretraining,
-                          --finetune-updates N; and over hours of recordings
+                          with --objectives "clusters best_rq" (default all of them),
+                          --label-minutes "4 10 20 all", --seeds "1 2 3", --equal audio|time,
+                          --updates N of pretraining, --finetune-updates N; and over hours of
+                          recordings
                           --objectives "clusters@10 clusters clusters@more" --more DATA_DIR
   --seed                  seed of clusters, weights, batches and masks (default 1)
   --rounds                rounds of self-training (default 2)

@@ -16,9 +16,10 @@ usage: egs/core_sounds/run.sh [--stage N] [--stop-stage M] [--corpus DIR] [--exp
                           are downloaded when it is not given
   --exp                   where everything is written (default egs/core_sounds/exp)
   --benchmark             instead of the stages: every objective against none (egs/benchmark.sh),
-                          with --objectives "clusters best_rq", --label-minutes "4 10 20 all",
-                          --seeds "1 2 3", --equal audio|time, --updates N of pretraining,
-                          --finetune-updates N; and over hours of recordings
+                          with --objectives "clusters best_rq" (default all of them),
+                          --label-minutes "4 10 20 all", --seeds "1 2 3", --equal audio|time,
+                          --updates N of pretraining, --finetune-updates N; and over hours of
+                          recordings
                           --objectives "clusters@10 clusters clusters@more" --more DATA_DIR
   --seed                  seed of clusters, weights, batches and masks (default 1)
 

@@ -16,8 +16,8 @@ usage: egs/own/run.sh --corpus DIR [--transcripts TABLE] [--language CODE] [--in
                       [--stage N] [--stop-stage M] [--exp DIR] [--seed S]
 
   --corpus                folder of recordings: any rate, any channels, most formats
-  --transcripts           table of their transcripts (.tsv or .csv with columns for file and text);
-                          without it .txt files beside the audio are read
+  --transcripts           table of their transcripts (.tsv, .csv or .jsonl with columns for file and
+                          text); without it .txt, .srt or .vtt files beside the audio are read
   --language              code of the language, as en or pt-BR: digits become words
   --init                  a model folder to fine-tune from (\`speechssl import\` makes one of a
                           published checkpoint); stages 1 and 2 are then skipped

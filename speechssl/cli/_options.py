@@ -1,10 +1,39 @@
-"""What many commands have in common: where and how much to compute, and not to overwrite."""
+"""What many commands have in common: where and how much to compute, seeds, languages, and not to
+overwrite."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+LARGEST_SEED = 2**32 - 1
+"""That numpy's generators take."""
+
+
+def seed_option(what: str) -> Callable[[_Command], _Command]:
+    """The option ``--seed``; ``what`` says what it decides."""
+    seeds = click.IntRange(0, LARGEST_SEED)
+    return click.option("--seed", type=seeds, default=0, show_default=True, help=what)
+
+
+def language_option(what: str) -> Callable[[_Command], _Command]:
+    """The option ``--language``, a code; the name of a language is refused."""
+    return click.option("--language", callback=_language_code, help=what)
+
+
+def _language_code(
+    _context: click.Context, _option: click.Parameter, language: str | None
+) -> str | None:
+    if language is not None and re.match("[A-Za-z]{4}", language):
+        raise click.BadParameter(f"{language!r} is no code of a language; give one, as en or pt-BR")
+    return language
+
 
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
@@ -29,8 +58,10 @@ batch_seconds_option = click.option(
 
 
 def write_once(path: Path | None, overwrite: bool) -> None:
-    """Raises ``RunFolderError`` if a file is at ``path`` and must not be replaced."""
+    """Raises ``RunFolderError`` if a file is at ``path`` and must not be replaced, or a folder."""
     from speechssl.errors import RunFolderError
 
+    if path is not None and path.is_dir():
+        raise RunFolderError(f"{path}: is a folder; give the name of a file.")
     if path is not None and path.exists() and not overwrite:
         raise RunFolderError(f"{path}: exists; give --overwrite to replace it.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from speechssl.cli._options import device_option, write_once
+from speechssl.cli._options import device_option, language_option, write_once
 from speechssl.cli._outputs import format_option, line_option
 
 
@@ -20,7 +20,7 @@ from speechssl.cli._outputs import format_option, line_option
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write to this file, not to stdout. Of several formats, the file of each gets its ending.",
 )
-@click.option("--language", help="Of the text (en, pt-BR): how numbers are read.")
+@language_option("Of the text (en, pt-BR): how numbers are read.")
 @click.option(
     "--lexicon", type=click.Path(path_type=Path), help="How words are said, for models of phones."
 )
@@ -68,6 +68,8 @@ def command(
         write_once(file, overwrite)
     try:
         words = text.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise TokensError(f"{text}: no such file; give what is said as a text file.") from None
     except UnicodeDecodeError:
         raise TokensError(f"{text}: is not UTF-8 text; give what is said as a text file.") from None
     transcriber = Transcriber(model, device=device)

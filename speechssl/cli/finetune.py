@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from speechssl.cli._options import seed_option
 from speechssl.cli._training import on_collapse_option, one_voice
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     metavar="MODEL|none",
     help="Model folder whose encoder to start from; none trains the same network from scratch.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the head, batches and masks.")
+@seed_option("Seed of the head, batches and masks.")
 @on_collapse_option
 @one_voice()
 def command(
@@ -39,19 +40,21 @@ def command(
     """Fine-tune an encoder with a CTC head as RECIPE says on the transcribed cuts in DATA_DIR.
 
     Tokens are the characters of the training transcripts; with finetune.tokens=bpe also frequent
-    sequences of them, finetune.vocabulary tokens in all; with finetune.tokens=phones the phones of
-    the pronouncing lexicon finetune.lexicon. An interrupted run goes on from its last checkpoint
-    when the same command is given again; Ctrl-C and SIGTERM write one first. The finished model
-    folder, the best checkpoint by WER on dev, is EXP/model.
+    sequences of them, up to finetune.vocabulary tokens in all; with finetune.tokens=phones the
+    phones of the pronouncing lexicon finetune.lexicon. An interrupted run goes on from its last
+    checkpoint when the same command is given again; Ctrl-C and SIGTERM write one first. The
+    finished model folder, the best checkpoint by WER on dev, is EXP/model.
 
     \b
     Example:
       speechssl finetune recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
       speechssl finetune recipes/ctc_tiny.yaml data exp/scratch --init none optimizer.lr=1e-3
     """
+    from speechssl.data.manifest import require_corpus
     from speechssl.training.engine import is_main_process
     from speechssl.training.finetuning import finetune
 
+    require_corpus(data_dir)
     start = None if init == "none" else Path(init)
     model = finetune(
         recipe,

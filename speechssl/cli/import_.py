@@ -44,8 +44,12 @@ def command(source: str, model_dir: Path, project: str | None, overwrite: bool) 
       speechssl import downloads/wavlm-large models/wavlm-large
       speechssl import HUBERT_ASR_LARGE models/hubert-large-asr
     """
+    from speechssl.errors import CheckpointError
     from speechssl.interop.projects import find_project, load_project
+    from speechssl.models.folder import is_model_folder
 
+    if is_model_folder(Path(source)):
+        raise CheckpointError(f"{source}: is a model folder already; use it as it is.")
     model_folder_once(model_dir, overwrite)
     found = find_project(source) if project is None else load_project(project)
     certificate, notes = found.import_model(source, model_dir)

@@ -34,7 +34,7 @@ def command(path: Path) -> None:
     from speechssl.training.run_folder import RECIPE_FILE
 
     splits = [split for split in SPLITS if cuts_path(path, split).exists()]
-    if path.is_file() or is_shar(path):
+    if path.name.endswith((".jsonl", ".jsonl.gz")) or is_shar(path):
         sections = {str(path): describe_cuts(path)}
     elif (path / RECIPE_FILE).is_file():
         sections = {f"run {path}": describe_run(path)}
@@ -85,7 +85,9 @@ def describe_run(path: Path) -> dict[str, Any]:
     facts["checkpoints"] = ", ".join(map(str, steps)) or "none yet"
     if scores:
         best = run.choose("best")
-        facts["best checkpoint"] = f"{best} (score {scores[best]:g}; greater is better)"
+        tuned = description["kind"] == "finetune"  # a score is minus what the run chooses by
+        told = f"WER {-100 * scores[best]:.1f} %" if tuned else f"loss {-scores[best]:.4g}"
+        facts["best checkpoint"] = f"{best} ({told} on dev)"
     facts["model"] = str(run.model) if run.model.is_dir() else "not exported yet"
     facts["last metrics"] = last_metrics(path) or "none yet"
     return facts

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli._options import seed_option
+
 
 @click.command(short_help="Make cluster targets for the frames of a corpus.")
 @click.argument("data_dir", type=click.Path(path_type=Path))
@@ -26,7 +28,7 @@ import click
     show_default=True,
     help="Splits to label, with commas; k-means is fitted to the first.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of k-means.")
+@seed_option("Seed of k-means.")
 @click.option(
     "--fit-hours",
     default=100.0,
@@ -66,8 +68,11 @@ def command(
           --layer 4 --clusters 200
     """
     from speechssl.clustering import LabelConfig, label
-    from speechssl.data.manifest import cuts_path
+    from speechssl.data.manifest import cuts_path, require_corpus
+    from speechssl.errors import ConfigError
 
+    if "/" in name or name in ("", ".", ".."):
+        raise ConfigError(f"--name {name!r}: is no name; give one without '/', as mfcc.")
     if model is not None:
         features = "model"
     config = LabelConfig(
@@ -82,6 +87,7 @@ def command(
     wanted = [split.strip() for split in splits.split(",") if split.strip()]
     if not wanted:
         raise click.BadParameter("expected names with commas", param_hint="--splits")
+    require_corpus(data_dir, wanted[0])
     present = [s for s in wanted if s == wanted[0] or cuts_path(data_dir, s).exists()]
     report = label(data_dir, name, present, config, overwrite=overwrite)
     for split, numbers in report["splits"].items():

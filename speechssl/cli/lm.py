@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from speechssl.cli._options import write_once
+from speechssl.cli._options import language_option, write_once
 
 ORDERS = {"word": 3, "character": 6}
 """The usual order of each kind of model."""
@@ -28,7 +28,7 @@ ORDERS = {"word": 3, "character": 6}
     type=click.IntRange(2, 6),
     help="Longest n-grams.  [default: 3 for words, 6 for characters]",
 )
-@click.option("--language", help="Of text files, to say numbers in words: en, sw, pt-BR.")
+@language_option("Of text files, to say numbers in words: en, sw, pt-BR.")
 @click.option("--as-written", is_flag=True, help="Do not normalise the text (case, punctuation).")
 @click.option(
     "--lexicon",
@@ -48,7 +48,7 @@ def command(
     dev: Path | None,
     overwrite: bool,
 ) -> None:
-    """Build an n-gram model of words or characters and write it as an ARPA file.
+    """Build an n-gram model of words or characters and write it as the ARPA file OUT.arpa.
 
     SOURCES are text files with one sentence per line, and manifests (cuts.jsonl.gz), of which the
     transcripts are taken. Text is normalised as transcripts are. Smoothing is interpolated
@@ -71,6 +71,8 @@ def command(
 
     for path in (out, lexicon):
         write_once(path, overwrite)
+    if out.exists() and not _is_arpa(out):
+        raise LanguageModelError(f"{out}: is no ARPA file; give the place for one last.")
     if lexicon is not None and unit != "word":
         raise LanguageModelError("a model of characters has no words for --lexicon.")
     settings = (unit, language, as_written)
@@ -90,6 +92,13 @@ def command(
             f"{dev}: perplexity {model.perplexity(held_out):.1f} per {unit}, "
             f"{100 * unknown:.1f} % unknown {unit}s"
         )
+
+
+def _is_arpa(path: Path) -> bool:
+    """Whether a file is empty or a language model, so that a source given last is not replaced."""
+    with open(path, "rb") as file:
+        beginning = file.read(4096)
+    return not beginning or b"\\data\\" in beginning
 
 
 def _sentences(

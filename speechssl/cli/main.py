@@ -29,6 +29,14 @@ EXIT_INTERRUPTED = 130
 """Exit status after Ctrl-C (128 + SIGINT), and of training that SIGTERM has ended in order."""
 
 
+_ADVICE = {
+    errno.ENOENT: "; check the path",
+    errno.EISDIR: "; give a file",
+    errno.ENOTDIR: "; give a folder",
+}
+"""What to do where the system says no more than what is wrong."""
+
+
 class UserError(click.ClickException):
     """A problem shown as one ``error:`` line on stderr; exits with status 2."""
 
@@ -45,6 +53,13 @@ class UserError(click.ClickException):
 
 class OneLineErrors(click.Command):
     """A click command that turns what the user can mend into one line and exit status 2."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings["context_settings"] = {
+            "help_option_names": ["-h", "--help"],
+            **(settings.get("context_settings") or {}),
+        }
+        super().__init__(*arguments, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command. Raises ``UserError`` in place of ``SpeechSSLError`` and file errors."""
@@ -73,7 +88,7 @@ class OneLineErrors(click.Command):
                 raise UserError(f"{what}; free some, then run this again.") from error
             if error.filename is None or error.strerror is None:
                 raise
-            raise UserError(f"{what}.") from error
+            raise UserError(f"{what}{_ADVICE.get(error.errno or 0, '')}.") from error
 
 
 class LazyGroup(OneLineErrors, click.Group):
@@ -107,20 +122,20 @@ class LazyGroup(OneLineErrors, click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup)
 @click.version_option(speechssl.__version__, prog_name="speechssl")
 def group() -> None:
     """From untranscribed speech and a few minutes of transcripts to a recogniser.
 
     \b
     The usual order:
-      speechssl label       data --name mfcc --clusters 100 --features mfcc
-      speechssl pretrain    recipes/clusters_tiny.yaml data exp/pretrain --targets mfcc
-      speechssl finetune    recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
-      speechssl decode      exp/finetune/model data/test/cuts.jsonl.gz hyps.jsonl
-      speechssl score       hyps.jsonl
-      speechssl lm          data/train/cuts.jsonl.gz words.arpa
-      speechssl transcribe  exp/finetune/model recording.wav
+      python tools/prepare_folder.py recordings data --transcripts transcripts.tsv
+      speechssl label      data --name mfcc --clusters 100
+      speechssl pretrain   recipes/clusters_tiny.yaml data exp/pretrain --targets mfcc
+      speechssl finetune   recipes/ctc_tiny.yaml data exp/finetune --init exp/pretrain/model
+      speechssl decode     exp/finetune/model data/test/cuts.jsonl.gz exp/test.hyps.jsonl
+      speechssl score      exp/test.hyps.jsonl
+      speechssl transcribe exp/finetune/model recording.wav
 
     Every command has its own --help with an example.
     """

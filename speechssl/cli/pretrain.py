@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from speechssl.cli._options import seed_option
 from speechssl.cli._training import on_collapse_option, one_voice
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("exp", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[SETTING=VALUE]...")
 @click.option("--targets", help="Name of the frame targets, for objectives that predict them.")
-@click.option("--seed", default=0, show_default=True, help="Seed of weights, batches and masks.")
+@seed_option("Seed of weights, batches and masks.")
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
@@ -48,9 +49,11 @@ def command(
       speechssl pretrain recipes/clusters_tiny.yaml data exp/pretrain --targets mfcc \\
           training.updates=2000
     """
+    from speechssl.data.manifest import require_corpus
     from speechssl.training.engine import is_main_process
     from speechssl.training.pretraining import pretrain
 
+    require_corpus(data_dir)
     model = pretrain(
         recipe,
         data_dir,

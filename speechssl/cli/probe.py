@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli._options import seed_option
+
 
 @click.command(short_help="Measure what each layer of a model knows.")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -35,7 +37,7 @@ import click
     help="Most utterances or frames to learn from, and as many to test on.",
 )
 @click.option("--clusters", default=100, show_default=True, help="clusters: how many.")
-@click.option("--seed", default=0, show_default=True, help="Of what is drawn, and of k-means.")
+@seed_option("Of what is drawn, and of k-means.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

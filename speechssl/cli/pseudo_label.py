@@ -61,6 +61,7 @@ def command(
       speechssl finetune      recipes/ctc_tiny.yaml data_pseudo exp/second \\
         --init exp/pretrain/model
     """
+    from speechssl.data.manifest import require_corpus
     from speechssl.decoding.cuts import decode_cuts
     from speechssl.decoding.settings import make_decoder
     from speechssl.decoding.transcriber import Transcriber
@@ -72,6 +73,8 @@ def command(
         write_pseudo_labelled,
     )
 
+    for folder in (data_dir, transcribed_dir):
+        require_corpus(folder)
     require_new(out, overwrite)
     cuts = untranscribed_cuts(data_dir, transcribed_dir)
     transcriber = Transcriber(model, device=device, batch_seconds=batch_seconds)

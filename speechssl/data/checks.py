@@ -185,7 +185,5 @@ def _decode_part(utterance: Utterance) -> tuple[Tensor, int, int]:
         raise AudioError(f"{path}: ends ({total:.2f} s) before the part to {end:.2f} s does")
     to_the_end = end > total - TAIL_SECONDS
     samples, rate = decode_audio(path, start=start, duration=None if to_the_end else end - start)
-    length = min(len(samples), round((end - start) * rate))
-    first = round(start * rate)
-    whole = first + len(samples) if to_the_end else max(round(total * rate), first + length)
-    return samples[:length], rate, whole
+    whole = round(start * rate) + len(samples) if to_the_end else round(total * rate)
+    return samples[: round((end - start) * rate)], rate, whole

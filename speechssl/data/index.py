@@ -128,7 +128,10 @@ class Cuts:
         """The cuts that have a transcript. Raises ``ManifestError`` if none has."""
         places = [place for place, (_, text) in enumerate(self._texts()) if text is not None]
         if not places:
-            raise missing_text(self.path, next(self.ids()))
+            raise ManifestError(
+                f"{self.path}: cut {next(self.ids())!r} has no transcript, nor has any other; "
+                "prepare the corpus with transcripts."
+            )
         return self.select(places)
 
     def select(self, places: NDArray[Any] | Sequence[int]) -> Cuts:

@@ -136,7 +136,7 @@ def corpus_command(
             f"Writes OUT/{{train,dev,test}}/cuts.jsonl.gz for {corpus.name} and a report.\n\n"
             f"{corpus.size} Rights: {corpus.rights} Home: {corpus.home}\n\n{about}"
         )
-        make = click.command(cls=OneLineErrors, help=text, epilog=f"Example: {example}")
+        make = click.command(cls=OneLineErrors, help=text, epilog=f"\b\nExample:\n  {example}")
         return make(run)
 
     return command
@@ -158,9 +158,10 @@ def run_recipe(
         with contextlib.redirect_stdout(progress), contextlib.redirect_stderr(progress):
             made = recipe(*args, **options)
     except Exception as error:
-        problem = " ".join(str(error).split())[:300] or type(error).__name__
+        told = " ".join(str(error).split())[:300]
+        problem = f" ({told})" if told else ""
         raise ManifestError(
-            f"{folder}: cannot be read as {corpus.name} ({problem}); give the folder that holds "
+            f"{folder}: cannot be read as {corpus.name}{problem}; give the folder that holds "
             f"{corpus.layout}, complete."
         ) from None
     finally:

@@ -41,6 +41,23 @@ def shar_path(data_dir: Path | str, split: str) -> Path:
     return Path(data_dir) / split / "shar"
 
 
+def require_corpus(data_dir: Path, split: str = "train") -> None:
+    """Raises ``ManifestError`` unless ``data_dir`` is a DATA_DIR that has ``split``."""
+    advice = "give a DATA_DIR, the folder that one of tools/prepare_*.py wrote."
+    if not data_dir.exists():
+        raise ManifestError(f"{data_dir}: no such file or folder; {advice}")
+    if not data_dir.is_dir():
+        raise ManifestError(f"{data_dir}: is a file; {advice}")
+    if cuts_path(data_dir, split).exists():
+        return
+    if (data_dir / "cuts.jsonl.gz").is_file():
+        raise ManifestError(
+            f"{data_dir}: is one split of a corpus; give the folder of all, "
+            f"{named(data_dir / '..')}."
+        )
+    raise ManifestError(f"{data_dir}: holds no {split}/cuts.jsonl.gz; {advice}")
+
+
 def hash_manifest(path: Path) -> str:
     """The SHA-256 of a manifest, in hexadecimal. Raises ``OSError`` if it cannot be read."""
     return shar_hash(path) if is_shar(path) else sha256(path)
@@ -170,12 +187,20 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
             "a folder in Lhotse Shar."
         ) from None
     except IsADirectoryError:
-        raise ManifestError(
-            f"{path}: is a folder without recording.000000.tar, so not in Lhotse Shar; give the "
-            "cuts.jsonl.gz in it."
-        ) from None
+        raise _no_manifest(path) from None
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: is damaged or not gzip ({error}); {_REDO}") from None
+        what = "is damaged or not gzip" if path.suffix == ".gz" else "is no manifest"
+        raise ManifestError(f"{path}: {what} ({error}); {_GIVE}") from None
+
+
+def _no_manifest(folder: Path) -> ManifestError:
+    """The error for a folder that is not in Lhotse Shar; names the manifest that may be meant."""
+    inside = [folder / "cuts.jsonl.gz", *(cuts_path(folder, split) for split in reversed(SPLITS))]
+    meant = next((path for path in inside if path.exists()), None)
+    advice = f"give a manifest in it, such as {meant}." if meant else "give a cuts.jsonl.gz."
+    return ManifestError(
+        f"{folder}: is a folder without recording.000000.tar, so not in Lhotse Shar; {advice}"
+    )
 
 
 def parse_json(line: str | bytes, where: str) -> dict[str, Any]:
@@ -183,7 +208,7 @@ def parse_json(line: str | bytes, where: str) -> dict[str, Any]:
     try:
         data = decode_json_line(line)
     except json.JSONDecodeError as error:
-        raise ManifestError(f"{where}: is not JSON ({error}); {_REDO}") from None
+        raise ManifestError(f"{where}: is not JSON ({error}); {_GIVE}") from None
     if not isinstance(data, dict) or data.get("type") != "MonoCut":
         kind = data.get("type") if isinstance(data, dict) else type(data).__name__
         raise ManifestError(f"{where}: expected a MonoCut, found {kind}; {_REDO}")
@@ -234,6 +259,7 @@ def no_cuts(path: Path) -> ManifestError:
 
 
 _REDO = "prepare the corpus again."
+_GIVE = f"give a cuts.jsonl.gz, or {_REDO}"
 
 
 def _resolve(cut: MonoCut, folder: Path) -> None:

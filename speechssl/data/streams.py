@@ -142,7 +142,8 @@ def _open_sndfile(path: Path) -> tuple[int, Iterator[NDArray[np.float32]]]:
         read = 0
         with file:
             try:
-                for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32"):
+                # file.blocks would fill up what a broken file does not have with anything at all
+                while len(block := file.read(BLOCK_SECONDS * file.samplerate, dtype="float32")):
                     read += len(block)
                     yield block.mean(1) if block.ndim > 1 else block
             except (soundfile.LibsndfileError, RuntimeError) as error:

@@ -19,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor
 
 from speechssl.data.normalization import normalize_text
-from speechssl.data.text import BLANK
+from speechssl.data.text import BLANK, ctc_frames
 from speechssl.decoding.edges import LevelMeter
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.decoding.transcript import Transcript, Word
@@ -72,8 +72,7 @@ def align(log_probs: Tensor, ids: list[int]) -> list[TokenSpan]:
     from torchaudio.functional import forced_align, merge_tokens
 
     seconds = len(log_probs) / FRAME_RATE
-    repeated = sum(left == right for left, right in pairwise(ids))
-    if len(log_probs) < len(ids) + repeated:
+    if len(log_probs) < ctc_frames(ids):
         raise AudioError(
             f"{seconds:.1f} s of audio are too short for {len(ids)} tokens of text; "
             "check that they belong together."

@@ -56,7 +56,7 @@ def confidence_of(spans: Sequence[TokenSpan]) -> float:
     """The geometric mean of the probabilities of ``spans``; 0 if there are none."""
     if not spans:
         return 0.0
-    return round(min(1.0, math.exp(sum(span.log_prob for span in spans) / len(spans))), 4)
+    return round(math.exp(sum(span.log_prob for span in spans) / len(spans)), 4)
 
 
 def to_words(

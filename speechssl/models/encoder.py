@@ -91,7 +91,8 @@ class EncoderConfig:
         if self.causal:
             require(self.squeeze == 1, "squeeze", "1 in a causal encoder", self.squeeze)
         kernel, rule = self.convolution_kernel, "odd, or 0 for none"
-        require(kernel == 0 or kernel % 2 == 1, "convolution_kernel", rule, kernel)
+        sound = kernel == 0 or (kernel > 0 and kernel % 2 == 1)
+        require(sound, "convolution_kernel", rule, kernel)
         rule = f"a divisor of dim ({self.dim})"
         require(self.dim % self.heads == 0, "heads", rule, self.heads)
         require(self.dim % self.position_groups == 0, "position_groups", rule, self.position_groups)

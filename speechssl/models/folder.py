@@ -159,6 +159,12 @@ def _is_finite(weight: Tensor) -> bool:
     return bool(weight.sum().isfinite() or weight.isfinite().all())
 
 
+def read_info(path: Path | str) -> dict[str, Any]:
+    """What the maker of a model folder wanted to remember; no weights are read. Raises
+    ``ModelFolderError`` where its configuration is missing or malformed."""
+    return _read_config(Path(path), {}).info or {}
+
+
 def load_objective_weights(path: Path | str) -> dict[str, Tensor]:
     """The weights in a model folder that only pretraining needs, by their names in the objective;
     empty if there are none. Raises ``ModelFolderError`` where the file is missing or damaged."""

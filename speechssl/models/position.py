@@ -69,8 +69,9 @@ class PositionStack(nn.Module):
         for number, layer in enumerate(self.layers):
             if number > 0:
                 hidden = zero_padding(hidden, padding)
-            weight, bias = layer.parameters()
-            hidden = _convolve(hidden, weight, bias, self.causal)
+            # By their names: in a teacher and under adapters they are buffers, no parameters.
+            weight, bias = layer.weight, layer.bias
+            hidden = _convolve(hidden, weight, bias, self.causal)  # type: ignore[arg-type]
             hidden = F.gelu(F.layer_norm(hidden, hidden.shape[-1:]).to(hidden.dtype))
         return hidden
 

@@ -53,8 +53,6 @@ def encoder_config(preset: str, overrides: Mapping[str, Any] | None = None) -> E
     Raises ``ConfigError`` for an unknown preset, an unknown setting or a value out of range.
     """
     if preset not in PRESETS:
-        raise ConfigError(
-            unknown_key("encoder", preset, list(PRESETS)).replace("setting", "preset")
-        )
+        raise ConfigError(unknown_key("encoder", preset, list(PRESETS), "preset"))
     values = merge(to_dict(PRESETS[preset]), overrides or {})
     return build(EncoderConfig, values, f"encoder ({preset})")

@@ -21,11 +21,15 @@ def objective_names() -> list[str]:
 def load_objective(kind: str) -> type[Objective]:
     """The ``Objective`` that ``<kind>.py`` in this folder defines.
 
-    Raises ``ConfigError`` naming the nearest known kind where there is none.
+    Raises ``ConfigError`` naming the nearest known kind where there is none, and all of them where
+    ``kind`` is empty.
     """
+    if not kind:
+        names = ", ".join(objective_names())
+        raise ConfigError(f"objective: has no kind; set objective.kind to one of {names}.")
     found = _find_objective(kind) if kind in _file_names() else None
     if found is None:
-        raise ConfigError(unknown_key("objective.kind", kind, objective_names()))
+        raise ConfigError(unknown_key("objective", kind, objective_names(), "kind"))
     return found
 
 
@@ -38,10 +42,7 @@ def build_objective(
     the size of the targets' codebook where the objective needs targets. Raises ``ConfigError``
     for an unknown kind or setting, or a value out of range.
     """
-    if "kind" not in settings:
-        names = ", ".join(objective_names())
-        raise ConfigError(f"objective: has no kind; set objective.kind to one of {names}.")
-    objective = load_objective(str(settings["kind"]))
+    objective = load_objective(str(settings.get("kind") or ""))
     values = {name: value for name, value in settings.items() if name != "kind"}
     return objective(build(objective.Config, values, "objective"), encoder, num_clusters)
 

@@ -222,6 +222,6 @@ def neighbours(counts: Tensor, jitter: Tensor) -> Tensor:
     neighbour. counts [B], jitter [F] -> [F] int64, all on the CPU."""
     own = torch.arange(len(jitter))
     ends = counts.cumsum(dim=0)
-    first, last = ((ends - counts), (ends - 1))
+    first, last = ends - counts, ends - 1
     row = torch.arange(len(counts)).repeat_interleave(counts)
     return (own + jitter).maximum(first[row]).minimum(last[row])

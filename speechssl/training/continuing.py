@@ -15,7 +15,7 @@ from typing import Any
 from speechssl.config import merge
 from speechssl.data.targets import TargetsMeta
 from speechssl.files import sha256
-from speechssl.models.folder import WEIGHTS, load_model_folder, load_objective_weights
+from speechssl.models.folder import WEIGHTS, load_objective_weights, read_info
 from speechssl.objectives.base import EXTRA_STATE, Objective
 
 logger = logging.getLogger("speechssl")
@@ -27,10 +27,9 @@ CLUSTERS = "cluster_embeddings"
 def continued_settings(init: Path, objective: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's ``objective`` section laid over what ``init`` was pretrained with, if that was
     the same objective."""
-    before = _pretraining(init).get("objective")
-    if not isinstance(before, dict) or before.get("kind") != objective.get("kind"):
-        return dict(objective)
-    return merge(before, objective)
+    before = _objective(read_info(init))
+    same = before.get("kind") == objective.get("kind")
+    return merge(before, objective) if same else dict(objective)
 
 
 def take_heads(objective: Objective, kind: str, init: Path, targets: TargetsMeta | None) -> None:
@@ -41,9 +40,8 @@ def take_heads(objective: Objective, kind: str, init: Path, targets: TargetsMeta
     clusters. (Imported models do not say which codebook they had; theirs are taken if there are as
     many clusters.)
     """
-    info = load_model_folder(init).info
-    before = _pretraining(init).get("objective")
-    found = before.get("kind") if isinstance(before, dict) else None
+    info = read_info(init)
+    found = _objective(info).get("kind")
     if found != kind:
         origin = f"with objective {found!r}" if found else "with heads that are not kept"
         logger.info("%s: was pretrained %s; all heads of %r are new", init, origin, kind)
@@ -70,7 +68,9 @@ def check_targets(init: Path, targets: TargetsMeta | None) -> None:
         )
 
 
-def _pretraining(init: Path) -> dict[str, Any]:
-    """The recipe with which a model folder says that it was pretrained."""
-    recipe = load_model_folder(init).info.get("recipe")
-    return recipe if isinstance(recipe, dict) else {}
+def _objective(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``objective`` section of the recipe with which a model folder says that it was
+    pretrained; empty where it does not say."""
+    recipe = info.get("recipe")
+    objective = recipe.get("objective") if isinstance(recipe, dict) else None
+    return objective if isinstance(objective, dict) else {}

@@ -41,7 +41,7 @@ def draw_curves(exp: Path, reference: Series | None = None) -> Path:
     panels = [
         (label, names, factor)
         for label, names, factor in PANELS
-        if any(name in row for rows in series.values() for row in rows[:1] for name in names)
+        if any(name in row for rows in series.values() for row in rows for name in names)
     ]
     columns = 2
     lines = -(-len(panels) // columns)

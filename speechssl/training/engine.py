@@ -341,8 +341,10 @@ class SpeechRecipe(Recipe):
         return self.job.build_model()
 
 
-def check_training(training: TrainingConfig, encoder: EncoderConfig) -> None:
-    """Raises ``ConfigError`` where this machine or this encoder cannot do what is wanted."""
+def check_training(training: TrainingConfig, data: DataConfig, encoder: EncoderConfig) -> None:
+    """Raises ``ConfigError`` where this machine, its processes or this encoder cannot do what is
+    wanted. Called before the run's folder is written, which belongs to the recipe ever after."""
+    data.forwards_each(int(os.environ.get("WORLD_SIZE", "1")))
     compiler = os.environ.get("CXX", "g++")
     if training.compile and shutil.which(compiler) is None:
         raise ConfigError(

@@ -225,7 +225,7 @@ def finetune(
     if init is None:  # nothing is pretrained that could be kept
         settings = replace(settings, freeze_encoder=0.0, freeze_frontend=False)
     config = first_config(recipe.model, init)
-    check_training(recipe.training, config)
+    check_training(recipe.training, recipe.data, config)
     check_adapters(recipe, init)
     folder = RunFolder(exp)
     transcribed = _transcribed_cuts(data_dir, "train", recipe)

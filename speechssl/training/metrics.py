@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from fairseq2.metrics.recorders import MetricRecorder
-from torch import Tensor
+from torch import Tensor, distributed
 from torcheval.metrics import Metric
 
 from speechssl.data.batch import SpeechBatch
@@ -58,6 +58,20 @@ class MetricSums(Metric[dict[str, float]]):
             name: float(total) / (float(self.counts[name]) or 1.0)
             for name, total in self.sums.items()
         }
+
+    @torch.inference_mode()
+    def _prepare_for_merge_state(self) -> None:
+        """Gives all processes the same names, with 0 where one has had no batch with the metric.
+
+        torcheval (0.0.7) calls this before it exchanges states. It sends what a dictionary holds in
+        the order of the names, without the names: if they differed, values would change places.
+        """
+        self._add_noted()
+        names: list[list[str]] = [[] for _ in range(distributed.get_world_size())]
+        distributed.all_gather_object(names, list(self.sums))
+        for name in {name for others in names for name in others} - set(self.sums):
+            zero = torch.zeros((), dtype=torch.float64, device=self.device)
+            self._add(name, zero, zero)
 
     @torch.inference_mode()
     def merge_state(self, metrics: Iterable[MetricSums]) -> MetricSums:

@@ -31,7 +31,6 @@ from speechssl.data.index import Cuts
 from speechssl.data.loading import epoch_batches
 from speechssl.data.manifest import cuts_path
 from speechssl.data.targets import FrameTargets, targets_path
-from speechssl.errors import ConfigError
 from speechssl.models.adapters import add_adapters
 from speechssl.models.ctc import CTCModel
 from speechssl.models.encoder import Encoder
@@ -71,11 +70,9 @@ class Run:
 
     def load(self) -> Recipe:
         """The recipe with its overrides. Raises ``ConfigError`` where it is not sound."""
-        targets = [] if self.targets is None else [f"data.targets={self.targets}"]
-        overrides = [*self.overrides, *targets]
         if self.pretrains:
-            return load_recipe(PretrainRecipe, self.recipe, overrides)
-        return load_recipe(FinetuneRecipe, self.recipe, overrides)
+            return load_recipe(PretrainRecipe, self.recipe, self.overrides, targets=self.targets)
+        return load_recipe(FinetuneRecipe, self.recipe, self.overrides, targets=self.targets)
 
     @property
     def pretrains(self) -> bool:
@@ -142,12 +139,7 @@ def plan(
     shared evenly among the processes. Raises ``ConfigError`` where they cannot share an update.
     """
     recipe = run.load()
-    passes = recipe.data.num_forwards()
-    if passes % processes:
-        raise ConfigError(
-            f"data: one update is {passes} forward passes (batch_seconds / forward_seconds), which "
-            f"{processes} processes cannot share evenly; change data.batch_seconds."
-        )
+    passes, passes_each = recipe.data.num_forwards(), recipe.data.forwards_each(processes)
     cuts = usable_cuts(Cuts.open(cuts_path(run.data, "train")), recipe.data, "train")
     if not run.pretrains:  # fine-tuning leaves out what has no transcript
         cuts = cuts.transcribed()
@@ -164,7 +156,7 @@ def plan(
     per_pass = float(seconds.sum()) / len(batches)
     updates = recipe.training.updates
     if seconds_per_update is None and measured is not None:
-        seconds_per_update = measured.seconds * (passes / processes) / measured.passes
+        seconds_per_update = measured.seconds * passes_each / measured.passes
     return Plan(
         updates=updates,
         batch_seconds=per_pass * passes,

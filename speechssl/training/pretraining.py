@@ -29,7 +29,6 @@ from speechssl.errors import ConfigError, ManifestError
 from speechssl.files import sha256
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.models.folder import WEIGHTS, load_encoder, save_model_folder
-from speechssl.models.presets import encoder_config
 from speechssl.objectives import build_objective, load_objective
 from speechssl.objectives.base import Loss, Objective
 from speechssl.objectives.teacher import Teacher
@@ -42,6 +41,7 @@ from speechssl.training.recipe import (
     FinetuneRecipe,
     PretrainRecipe,
     TrainingConfig,
+    encoder_settings,
     load_recipe,
 )
 from speechssl.training.reference import copy_reference, draw_run
@@ -97,14 +97,12 @@ def pretrain(
     manifest, targets, init folder or output folder, and ``CollapseError`` where ``on_collapse`` is
     "stop" and the doctor finds that the run has failed.
     """
-    if targets is not None:
-        overrides = [*overrides, f"data.targets={targets}"]
-    recipe = load_recipe(PretrainRecipe, recipe_path, overrides)
+    recipe = load_recipe(PretrainRecipe, recipe_path, overrides, targets=targets)
     if init is not None:
         settings = continued_settings(init, recipe.objective)
         recipe = dataclasses.replace(recipe, objective=settings)
     config = first_config(recipe.model, init)
-    check_training(recipe.training, config)
+    check_training(recipe.training, recipe.data, config)
     folder = RunFolder(exp)
     splits = _read_splits(data_dir, recipe)
     meta = None if splits["train"][1] is None else splits["train"][1].meta
@@ -198,18 +196,6 @@ def first_config(model: Mapping[str, Any], init: Path | None) -> EncoderConfig:
     return encoder_settings(model) if init is None else first_encoder(model, init).config
 
 
-def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
-    """The encoder configuration of a recipe's ``model`` section."""
-    settings = dict(model)
-    preset = settings.pop("preset", None)
-    if preset is None:
-        raise ConfigError(
-            "model: has no `preset`; name one, as in `preset: tiny`, or start from a model with "
-            "--init."
-        )
-    return encoder_config(preset, settings)
-
-
 def check_sharding(training: TrainingConfig, objective: Objective) -> None:
     """Raises ``ConfigError`` where the objective cannot be trained as the recipe says."""
     teaches = any(isinstance(module, Teacher) for module in objective.modules())
@@ -267,7 +253,7 @@ def _read_splits(
     data_dir: Path, recipe: PretrainRecipe
 ) -> dict[str, tuple[Cuts, FrameTargets | None]]:
     """Cuts and targets of train and (where there is one) dev, checked against each other."""
-    needs_targets = load_objective(str(recipe.objective.get("kind", ""))).needs_targets
+    needs_targets = load_objective(str(recipe.objective.get("kind") or "")).needs_targets
     name = recipe.data.targets
     if needs_targets and name is None:
         raise ConfigError(

@@ -24,7 +24,6 @@ from speechssl.data.loading import (
     epoch_batches,
     sorted_batches,
 )
-from speechssl.errors import ConfigError
 from speechssl.training.recipe import DataConfig
 
 Position = tuple[int, int]
@@ -41,13 +40,7 @@ class TrainReader(DataReader[SpeechBatch]):
         self.before_update: Callable[[], None] = lambda: None
         """Called before an update is read, when all before it are done."""
         self._num_forwards = data.num_forwards()
-        if self._num_forwards % world:
-            raise ConfigError(
-                f"data: one update is {self._num_forwards} forward passes (batch_seconds "
-                f"{data.batch_seconds} / forward_seconds {data.forward_seconds}), which {world} "
-                f"processes cannot share evenly; make batch_seconds a multiple of "
-                f"{world * data.forward_seconds}."
-            )
+        self._own_forwards = data.forwards_each(world)
         self._cuts = cuts
         self._loader = BatchLoader(loader, total_cuts=len(cuts), threads=data.threads)
         self._data = data
@@ -71,7 +64,7 @@ class TrainReader(DataReader[SpeechBatch]):
         if self._batches is None:
             self._ends.clear()
             self._batches = self._loader.load(self._plan(self._start))
-        update = [next(self._batches) for _ in range(self._num_forwards // self._world)]
+        update = [next(self._batches) for _ in range(self._own_forwards)]
         self._start = self._ends.popleft()
         return update
 
@@ -112,7 +105,7 @@ class TrainReader(DataReader[SpeechBatch]):
 
     @property
     def num_accumulate(self) -> int:
-        return self._num_forwards // self._world
+        return self._own_forwards
 
 
 class ValidationReader(DataReader[SpeechBatch]):

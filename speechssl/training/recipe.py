@@ -8,13 +8,15 @@ of the run, so that one recipe means the same on any number of processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from speechssl.config import build, merge, parse_override, read_yaml, require, unknown_key
 from speechssl.errors import ConfigError
+from speechssl.models.encoder import EncoderConfig
+from speechssl.models.presets import encoder_config
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,24 @@ class DataConfig:
         require(self.max_seconds >= self.min_seconds, "max_seconds", rule, self.max_seconds)
         require(0 <= self.length_noise < 1, "length_noise", "in [0, 1)", self.length_noise)
         require(self.threads >= 1, "threads", "at least 1", self.threads)
-        require(self.cache_gb >= 0, "cache_gb", "0 or more", self.cache_gb)
+        require(0 <= self.cache_gb < math.inf, "cache_gb", "0 or more", self.cache_gb)
 
     def num_forwards(self) -> int:
         """Forward passes per update over all processes."""
         return max(1, round(self.batch_seconds / self.forward_seconds))
+
+    def forwards_each(self, processes: int) -> int:
+        """Forward passes per update of each of ``processes``. Raises ``ConfigError`` where they
+        cannot share them evenly."""
+        forwards = self.num_forwards()
+        if forwards % processes:
+            raise ConfigError(
+                f"data: one update is {forwards} forward passes (batch_seconds "
+                f"{self.batch_seconds} / forward_seconds {self.forward_seconds}), which "
+                f"{processes} processes cannot share evenly; make batch_seconds a multiple of "
+                f"{processes * self.forward_seconds}."
+            )
+        return forwards // processes
 
 
 @dataclass(frozen=True)
@@ -290,8 +305,15 @@ def _check_speeds(speeds: Sequence[float]) -> None:
 RecipeT = TypeVar("RecipeT", PretrainRecipe, FinetuneRecipe)
 
 
-def load_recipe(kind: type[RecipeT], path: Path | str, overrides: Sequence[str] = ()) -> RecipeT:
-    """Reads a recipe, its parents and ``setting=value`` overrides.
+def load_recipe(
+    kind: type[RecipeT],
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    targets: str | None = None,
+) -> RecipeT:
+    """Reads a recipe, its parents and ``setting=value`` overrides; ``targets`` is a name that
+    takes the place of ``data.targets``, as it stands (an override "100" would be a number).
 
     Raises ``ConfigError`` naming the file and the setting where something is wrong.
     """
@@ -303,6 +325,8 @@ def load_recipe(kind: type[RecipeT], path: Path | str, overrides: Sequence[str] 
         if (key := next(iter(override))) not in known:
             raise ConfigError(unknown_key(f"override {text!r}", key, known))
         values = merge(values, override)
+    if targets is not None:
+        values = merge(values, {"data": {"targets": targets}})
     return build(kind, values, str(path))
 
 
@@ -312,6 +336,18 @@ def _check_kind(kind: type[Any], values: dict[str, Any], path: Path | str) -> No
         raise ConfigError(f"{path}: is a recipe to pretrain; give one to fine-tune (ctc_*.yaml).")
     if kind is PretrainRecipe and "finetune" in values:
         raise ConfigError(f"{path}: is a recipe to fine-tune; give one with an objective.")
+
+
+def encoder_settings(model: Mapping[str, Any]) -> EncoderConfig:
+    """The encoder that a recipe's ``model`` section describes. Raises ``ConfigError``."""
+    settings = dict(model)
+    preset = settings.pop("preset", None)
+    if preset is None:
+        raise ConfigError(
+            "model: has no `preset`; name one, as in `preset: tiny`, or start from a model with "
+            "--init."
+        )
+    return encoder_config(str(preset), settings)
 
 
 def read_with_parents(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -15,9 +15,13 @@ from typing import Any
 from speechssl.config import to_dict
 from speechssl.errors import RunFolderError
 from speechssl.files import write_text
-from speechssl.models.presets import encoder_config
 from speechssl.training.curves import PANELS, SPLITS, Series, draw_curves, read_metrics
-from speechssl.training.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from speechssl.training.recipe import (
+    FinetuneRecipe,
+    PretrainRecipe,
+    encoder_settings,
+    load_recipe,
+)
 from speechssl.training.run_folder import RunFolder, differences
 
 FILE = "reference.jsonl"
@@ -58,8 +62,10 @@ def save_reference(exp: Path, recipe: Path) -> Path:
         for name in sorted(differences(wanted, description["recipe"]))
         if name.startswith(SAME_RUN)
     ]
-    if description["init"] is None and description["encoder"] != _encoder(wanted["model"]):
-        changed.append("encoder")  # a preset or a default that has changed since
+    if not changed and description["init"] is None:
+        encoder = to_dict(encoder_settings(wanted["model"]))
+        # Another one where a preset or a default has changed since.
+        changed = [] if encoder == description["encoder"] else ["encoder"]
     if changed:
         raise RunFolderError(
             f"{exp}: is no run of {recipe} (different: {', '.join(changed[:6])}); give the recipe "
@@ -116,12 +122,6 @@ def read_reference(exp: Path) -> Series | None:
 def draw_run(exp: Path) -> Path:
     """Draws the curves of the run in ``exp``, with its reference; returns the picture's path."""
     return draw_curves(exp, read_reference(exp))
-
-
-def _encoder(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder that a recipe's ``model`` section describes."""
-    settings = {name: value for name, value in model.items() if name != "preset"}
-    return to_dict(encoder_config(model["preset"], settings))
 
 
 def _batch_seconds(run: Mapping[str, Any]) -> float:

@@ -57,8 +57,11 @@ class RunFolder:
         if not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file; give a folder for the run.")
         recipe = self.path / RECIPE_FILE
+        # Looked through before the recipe is looked for: another process of the same run may be
+        # writing it, first under a temporary name (``files.atomic_path``).
+        names = [path.name for path in self.path.iterdir()]
         if not recipe.is_file():
-            if any(self.path.iterdir()):
+            if not all(name.startswith(".tmp-") for name in names):
                 raise RunFolderError(
                     f"{self.path}: holds other files and no {RECIPE_FILE}; give a new folder."
                 )
@@ -157,7 +160,8 @@ class RunFolder:
         not looked at) each process had whole; None if there is nothing but parameters.
         """
         folder = self.path / "checkpoints" / f"step_{step}" / "model"
-        shares = [_read_weights(file, step) for file in sorted(folder.glob("**/sdp_*.pt"))]
+        files = sorted(folder.glob("**/sdp_*.pt"), key=lambda file: int(file.stem[4:]))
+        shares = [_read_weights(file, step) for file in files]
         if not shares:
             raise RunFolderError(
                 f"{folder}: has no weights; remove this checkpoint to go back to the one before."

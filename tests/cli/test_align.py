@@ -63,7 +63,7 @@ def test_a_folder_is_no_file(speechssl, recogniser, recording, text):
 
 def test_mistakes(fails, recogniser, recording, text, tmp_path):
     assert "need --out" in fails("align", recogniser, recording, text, "--format", "srt,vtt")
-    assert "No such file" in fails("align", recogniser, recording, tmp_path / "none.txt")
+    assert "no such file" in fails("align", recogniser, recording, tmp_path / "none.txt")
     assert "no such file" in fails("align", recogniser, tmp_path / "none.wav", text)
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     assert "not UTF-8" in fails("align", recogniser, recording, tmp_path / "latin.txt")

@@ -82,7 +82,7 @@ def test_run(speechssl, run):
     assert found["kind"] == "finetune"
     assert found["seed"] == "3"
     assert found["checkpoints"] == "10, 20, 30"
-    assert found["best checkpoint"].startswith("20 (score -0.4")
+    assert found["best checkpoint"] == "20 (WER 40.0 % on dev)"
     assert found["model"] == "not exported yet"
     assert found["Loss"] == "0.05"
     assert found["WER"] == "0.5"

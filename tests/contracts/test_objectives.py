@@ -281,9 +281,9 @@ def test_a_new_file_is_picked_up_by_itself(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "contrastiv"}, "did you mean 'contrastive'"),
-        ({"kind": "masking"}, "unknown"),
-        ({}, "objective.kind"),
+        ({"kind": "contrastiv"}, "unknown kind 'contrastiv'; did you mean 'contrastive'"),
+        ({"kind": "masking"}, "unknown kind"),
+        ({}, "has no kind; set objective.kind"),
         ({"kind": "clusters", "projection_siz": 3}, "did you mean 'projection_size'"),
         ({"kind": "contrastive", "mask": {"spann": 3}}, "did you mean 'span'"),
     ],

@@ -98,6 +98,22 @@ def test_window_behind_the_end(tmp_path: Path) -> None:
         read_audio(path, start=0.5, duration=1.0)
 
 
+@pytest.mark.parametrize("rate", [8_000, 48_000])
+def test_a_fortieth_of_a_second_may_be_missing_at_any_rate(tmp_path: Path, rate: int) -> None:
+    path = tone(tmp_path / "a.wav", rate)
+    assert len(read_audio(path, start=0.5, duration=0.525)) == 8400
+    with pytest.raises(AudioError, match=r"ends at 1.00 s"):
+        read_audio(path, start=0.5, duration=0.53)
+
+
+def test_a_window_begins_at_the_nearest_sample(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.wav", 44_100)
+    whole, _ = decode_audio(path)
+    for first in range(0, 40_000, 997):
+        window, _ = decode_audio(path, start=first / 44_100, duration=5 / 44_100)
+        assert window.equal(whole[first : first + 5])
+
+
 def _truncated(ending: str, share: float) -> Any:
     def write(path: Path) -> Path:
         whole = tone(path.with_name(f"whole.{ending}")).read_bytes()
@@ -157,6 +173,25 @@ def test_bad_file_is_one_clear_line(tmp_path: Path, write: Any, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["wav", "aiff", "au"])
+def test_one_lost_sample_is_noticed(tmp_path: Path, ending: str) -> None:
+    path = tone(tmp_path / f"a.{ending}")
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(AudioError, match="is truncated: its header promises"):
+        read_audio(path)
+
+
+def test_notes_before_the_samples(tmp_path: Path) -> None:
+    """A chunk of odd size is followed by a byte that belongs to none."""
+    path = tone(tmp_path / "a.wav")
+    whole, content = read_audio(path), path.read_bytes()
+    path.write_bytes(content[:36] + b"note\3\0\0\0odd\0" + content[36:])
+    assert read_audio(path).equal(whole)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(AudioError, match="is truncated"):
+        read_audio(path)
+
+
 def test_truncated_opus(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.opus", 48_000, 20.0, format="OGG", subtype="OPUS")
     whole = path.read_bytes()
@@ -167,6 +202,15 @@ def test_truncated_opus(tmp_path: Path) -> None:
             list(file_blocks(path))
     path.write_bytes(whole + b"TAG" + bytes(125))  # what some programs append
     assert len(read_audio(path)) == 20 * 16_000
+
+
+def test_an_mp3_may_hold_a_frame_or_two_less_than_its_header_says(tmp_path: Path) -> None:
+    path = tone(tmp_path / "a.mp3", seconds=3.0)
+    whole = read_audio(path)
+    path.write_bytes(path.read_bytes()[:-50])
+    for shorter in (read_audio(path), torch.cat(list(file_blocks(path)))):
+        assert 0 < len(whole) - len(shorter) <= 2 * 1152
+        torch.testing.assert_close(shorter[:44_000], whole[:44_000], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("size", [b"\xff\xff\xff\xff", b"\x24\xf0\xff\x7f"], ids=["FFmpeg", "SoX"])
@@ -275,13 +319,21 @@ def test_read_cut_reads_its_window_and_channel(tmp_path: Path) -> None:
     part = _cut(path, channel=1).truncate(offset=0.25, duration=0.5)
     expected = read_audio(path, start=0.25, duration=0.5, channel=1)
     torch.testing.assert_close(read_cut(part), expected)
+    named = _cut(path)
+    named.recording.sources[0].channels = [4, 7]
+    named.channel = 7
+    torch.testing.assert_close(read_cut(named), read_audio(path, channel=1))
     both = _cut(path, custom={"downmix": True})
     torch.testing.assert_close(read_cut(both), read_audio(path))
 
 
 def test_read_cut_obeys_lhotse_transforms(tmp_path: Path) -> None:
-    cut = _cut(tone(tmp_path / "a.wav")).perturb_volume(0.5)
-    torch.testing.assert_close(read_cut(cut), 0.5 * read_audio(tmp_path / "a.wav"))
+    for rate in (16_000, 8_000):
+        cut = _cut(tone(tmp_path / "a.wav", rate)).perturb_volume(0.5)
+        torch.testing.assert_close(read_cut(cut), 0.5 * read_audio(tmp_path / "a.wav"))
+    soundfile.write(tmp_path / "a.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="its recording has no samples or some are not finite"):
+        read_cut(cut)
 
 
 def test_read_cut_of_a_lost_file(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ def test_measures_what_was_made(tmp_path: Path) -> None:
     assert found.silent_share == pytest.approx(0.4)
     assert found.loudness_db == pytest.approx(20 * np.log10(0.5) - 3.01, abs=0.02)
     assert found.clipped_share == 0
+    left = measure(write(tmp_path / "left.wav", np.stack([sound, 0 * sound], axis=1)))
+    assert left.loudness_db == pytest.approx(found.loudness_db - 6.02, abs=0.02)
+    assert measure(write(tmp_path / "short.wav", tone(0.03))).seconds == 0.03
 
 
 def test_only_runs_at_full_scale_are_clipped() -> None:
@@ -84,6 +87,12 @@ def test_parts_are_cut_where_they_say(tmp_path: Path) -> None:
     assert (rounded.seconds, rounded.silent_share) == (0.5, 0.0)
     open_end = measure(replace(whole, start=2.25))
     assert open_end.seconds == 0.25
+    last = measure(replace(whole, start=2.4, duration=0.25))  # more than half of it is not there
+    assert last.seconds == pytest.approx(0.1)
+    before_the_end = measure(replace(whole, start=1.5, duration=0.9))
+    for part in (rounded, open_end, last, before_the_end):
+        assert part.recording_samples == len(sound)
+    assert before_the_end.seconds == 0.9
 
 
 @pytest.mark.parametrize(
@@ -112,6 +121,7 @@ GOOD = Measurement(0.0, 2.0, RATE, 1, 2 * RATE, -25.0, 0.1, 0.0, "sound")
     [
         ({"text": "привет мир", "language": "ru"}, {}, None),
         ({"text": "hello", "language": "ru"}, {}, "not in the script"),
+        ({"text": "abc где", "language": "ru"}, {}, None),  # half of it is enough
         ({"text": "hello there", "language": "xx"}, {}, None),
         ({"text": "a" * 61}, {}, "too long for the recording"),
         ({"text": "a" * 60}, {}, None),

@@ -23,6 +23,7 @@ from speechssl.data.manifest import (
 )
 from speechssl.data.targets import cut_frames
 from speechssl.errors import ManifestError
+from speechssl.frames import min_samples
 
 RATES = (8_000, 11_025, 16_000, 44_100)
 
@@ -87,6 +88,17 @@ def test_everything_is_as_lhotse_reads_it(cuts: list[MonoCut], tmp_path: Path, f
         assert [opened[place] for place in order] == [cuts[place] for place in order]
 
 
+def test_lengths_at_the_border_of_a_frame(tmp_path: Path) -> None:
+    """Half a sample is rounded up, and no product of seconds and rate loses one."""
+    exact = make_cuts(400)
+    for number, cut in enumerate(exact):
+        cut.recording.sampling_rate = 16_000
+        cut.duration = (min_samples(number // 2 + 1) - 0.5 * (number % 2)) / 16_000
+    save_cuts(exact, tmp_path / "cuts.jsonl.gz")
+    frames = Cuts.open(tmp_path / "cuts.jsonl.gz").frames.tolist()
+    assert frames == [cut_frames(cut) for cut in exact] == [n // 2 + 1 for n in range(400)]
+
+
 def test_a_selection_is_in_its_own_order(cuts: list[MonoCut], manifest: Path) -> None:
     opened = Cuts.open(manifest)
     some = opened.select([5, 3, 200])
@@ -94,6 +106,7 @@ def test_a_selection_is_in_its_own_order(cuts: list[MonoCut], manifest: Path) ->
     assert list(some) == expected
     assert list(some.ids()) == [cut.id for cut in expected]
     assert some.durations.tolist() == [cut.duration for cut in expected]
+    assert some.hours == pytest.approx(sum(cut.duration for cut in expected) / 3600)
     assert list(some.select([2, 0])) == [cuts[200], cuts[5]]
     long = opened.select(opened.durations > 10)
     assert list(long) == [cut for cut in cuts if cut.duration > 10]

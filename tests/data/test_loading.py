@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, MonoCut, Recording
 from numpy.typing import NDArray
 
-from speechssl.data.batch import Places, fill_batches
+from speechssl.data.audio import cut_samples
+from speechssl.data.batch import Places
 from speechssl.data.index import Cuts
 from speechssl.data.loading import BatchLoader, CutLoader, epoch_batches, sorted_batches
-from speechssl.data.manifest import cuts_path, load_cuts
+from speechssl.data.manifest import cut_text, cuts_path, load_cuts
+from speechssl.data.targets import FrameTargets, TargetsMeta, cut_frames, write_targets
+from speechssl.data.text import Tokens
 from speechssl.data.threads import reading_threads
 from speechssl.errors import AudioError
 from speechssl.training.recipe import DataConfig
@@ -53,11 +57,22 @@ def test_more_than_one_percent_bad_recordings_stop_the_run(damaged: CutSet) -> N
         list(BatchLoader(CutLoader(), total_cuts=12).load([(cuts, 0)]))
 
 
+def test_one_percent_do_not_however_often_they_are_due(
+    damaged: CutSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    cuts = list(damaged)
+    loader = BatchLoader(CutLoader(), total_cuts=100)
+    assert len(list(loader.load([(cuts[:2], epoch) for epoch in range(3)]))) == 3
+    assert list(loader.bad_cuts) == [cuts[0].id]
+    assert len(caplog.records) == 1, "it is told once"
+
+
 def test_a_batch_of_bad_recordings_repeats_the_one_before(damaged: CutSet) -> None:
     cuts = list(damaged)
     loader = BatchLoader(CutLoader(), total_cuts=1000)
-    first, second = loader.load([(cuts[1:3], 0), (cuts[:1], 1)])
+    first, second = loader.load([(cuts[1:3], 7), (cuts[:1], 8)])
     assert first.ids == second.ids
+    assert (first.seed, second.seed) == (7, 8)
     with pytest.raises(AudioError, match="no recording of a batch could be read"):
         list(BatchLoader(CutLoader(), total_cuts=1000).load([(cuts[:1], 0)]))
 
@@ -68,6 +83,73 @@ def test_the_cache_returns_the_same_samples_within_its_bound(corpus: Path) -> No
     assert cached(cut, 0).waveform is cached(cut, 0).waveform
     assert uncached(cut, 0).waveform is not uncached(cut, 0).waveform
     assert bool((cached(cut, 0).waveform == uncached(cut, 0).waveform).all())
+
+
+def test_the_cache_holds_no_more_than_its_bound(corpus: Path) -> None:
+    first, second, *_ = load_cuts(cuts_path(corpus, "train"))
+    loader = CutLoader(cache_gb=1.5 * 4 * cut_samples(first) / 1e9)
+    assert 4 * cut_samples(second) > 0.5 * 4 * cut_samples(first)
+    assert loader(first, 0).waveform is loader(first, 0).waveform
+    assert loader(second, 0).waveform is not loader(second, 0).waveform
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> MonoCut:
+    """2.06 s in the middle of a recording; each sample of the cut is its own place."""
+    samples = np.arange(-1000, 34_000) / 2**20
+    soundfile.write(tmp_path / "counting.wav", samples, 16_000, subtype="FLOAT")
+    recording = Recording.from_file(tmp_path / "counting.wav")
+    return MonoCut("counting", 1000 / 16_000, 2.06, 0, recording=recording)
+
+
+def test_a_crop_has_the_targets_of_its_own_frames(counting: MonoCut, tmp_path: Path) -> None:
+    frames = cut_frames(counting)
+    meta = TargetsMeta("c", "m", "mfcc", None, clusters=frames, frame_rate=50)
+    write_targets(tmp_path / "targets", meta, [(counting.id, np.arange(frames))])
+    loader = CutLoader(targets=FrameTargets.load(tmp_path / "targets"), max_seconds=2.0)
+    places = set()
+    for seed in range(60):
+        loaded = loader(counting, seed)
+        first = round(float(loaded.waveform[0]) * 2**20)
+        places.add(first)
+        assert len(loaded.waveform) == 32_000
+        assert loaded.targets is not None
+        assert loaded.targets.tolist() == list(range(first // 320, first // 320 + 99))
+    assert places == {0, 320, 640, 960}, "every frame at which a crop fits, and no other"
+
+
+def test_a_batch_has_what_belongs_to_each_of_its_cuts(corpus: Path, tmp_path: Path) -> None:
+    cuts = list(load_cuts(cuts_path(corpus, "dev")))[:3]
+    targets = [np.random.default_rng(i).integers(0, 9, cut_frames(c)) for i, c in enumerate(cuts)]
+    meta = TargetsMeta("c", "m", "mfcc", None, clusters=9, frame_rate=50)
+    write_targets(tmp_path / "targets", meta, zip((cut.id for cut in cuts), targets))
+    tokens = Tokens.from_texts(cut_text(cut) or "" for cut in cuts)
+    loader = CutLoader(targets=FrameTargets.load(tmp_path / "targets"), tokens=tokens)
+    (batch,) = BatchLoader(loader, total_cuts=3).load([(cuts, 5)])
+    assert (batch.seed, batch.texts) == (5, [cut_text(cut) for cut in cuts])
+    assert batch.lengths.tolist() == [cut_samples(cut) for cut in cuts]
+    assert batch.targets is not None
+    assert batch.tokens is not None
+    for row, cut, own in zip(range(3), cuts, targets):
+        assert batch.targets[row, : len(own)].tolist() == own.tolist()
+        assert tokens.decode(batch.tokens[row].tolist()) == cut_text(cut)
+
+
+def test_cuts_of_one_batch_are_cropped_at_places_of_their_own(counting: MonoCut) -> None:
+    loader = CutLoader(max_seconds=1.0)
+    other = counting.with_id("another")
+    first, second = (
+        [float(loader(cut, seed).waveform[0]) for seed in range(5)] for cut in (counting, other)
+    )
+    assert first != second
+
+
+def test_a_cut_without_one_frame_is_no_recording(counting: MonoCut) -> None:
+    cuts = [replace(counting, duration=samples / 16_000) for samples in (399, 400)]
+    loader = BatchLoader(CutLoader(), total_cuts=1000)
+    (batch,) = loader.load([([cuts[1], cuts[0].with_id("short")], 0)])
+    assert batch.ids == ["counting"]
+    assert "399 samples are fewer than one frame (400)" in loader.bad_cuts["short"]
 
 
 def test_a_reading_thread_computes_on_one_core_and_others_as_before() -> None:
@@ -153,11 +235,6 @@ def test_without_noise_padding_is_least() -> None:
         return sum(seconds[batch].max() * len(batch) for batch in batches)
 
     assert seconds.sum() < padded(0) < padded(0.03) < padded(0.3)
-
-
-def test_a_cut_that_fills_a_batch_is_one_by_itself() -> None:
-    batches = fill_batches(np.array([9.0, 30.0, 1.0, 4.0]), np.array([1, 0, 3, 2]), 10.0)
-    assert [batch.tolist() for batch in batches] == [[1], [0], [3, 2]]
 
 
 def test_sorted_batches_hold_at_most_their_seconds_with_padding(corpus: Path) -> None:

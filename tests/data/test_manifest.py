@@ -80,6 +80,7 @@ def _rate(lines: list[Any]) -> list[Any]:
         (_second(type="MultiCut"), "line 2: expected a MonoCut, found MultiCut"),
         (_second(type=...), "line 2: expected a MonoCut, found None"),
         (_second(start=...), "line 2: is not a valid cut"),
+        (_second(channel=...), "line 2: is not a valid cut"),
         (_second(recording=...), "line 2: cut 'dev-01-boris' has no recording"),
         (_second(duration=0.0), "line 2: cut 'dev-01-boris' lasts 0.0 s"),
         (_second(duration=float("inf")), "line 2: cut 'dev-01-boris' lasts inf s"),

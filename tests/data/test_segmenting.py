@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,13 @@ def test_long_pauses_divide_and_short_pieces_vanish() -> None:
     found = group_spans([*pieces(3), (10.0, 11.0), *pieces(4, start=13.0)])
     assert [(round(start, 1), round(end, 1)) for start, end in found] == [(0, 2.9), (13, 16.9)]
     assert group_spans([]) == []
+
+
+def test_limits_belong_to_what_they_allow() -> None:
+    assert group_spans([(0.0, 3.0), (4.0, 6.0)]) == [(0.0, 6.0)]
+    assert group_spans([(0.0, 3.0), (4.01, 7.0)]) == [(0.0, 3.0), (4.01, 7.0)]
+    assert group_spans([(0.0, 2.0)]) == [(0.0, 2.0)]
+    assert group_spans([(0.0, 14.0), (15.0, 30.0)]) == [(0.0, 30.0)]
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +80,18 @@ def test_long_recordings_are_cut_at_their_speech(long_recording: Path, tmp_path:
         Utterance("told", long_recording, "a transcript for all"),
         Utterance("short", short),
         Utterance("hum", hum),
+        Utterance("rest", long_recording, start=10.0),  # which is short
+        Utterance("half minute", hum, duration=30.0),
         Utterance("gone", tmp_path / "gone.wav"),
         Utterance("talk", short),  # the same id in another part of a corpus
     ]
     journal = Journal(tmp_path / "out" / "measured.jsonl")
-    kept, rejected, notes = cut_long(offered, journal)
+    asked: list[str] = []
+    kept, rejected, notes = cut_long(
+        offered, journal, before_listening=lambda: asked.append("may I?")
+    )
     first, second, *others = kept
-    assert [u.id for u in others] == ["told", "short", "gone", "talk"]
+    assert [u.id for u in others] == ["told", "short", "rest", "half minute", "gone", "talk"]
     assert first.start == pytest.approx(1, abs=0.3)
     assert second.start == pytest.approx(26, abs=0.3)
     for piece in (first, second):
@@ -88,7 +101,47 @@ def test_long_recordings_are_cut_at_their_speech(long_recording: Path, tmp_path:
     assert [item.item for item in rejected] == ["hum"]
     assert "no speech" in rejected[0].reason
     assert "more than 30 s: 2 (1.1 minutes), cut into 2 pieces of speech (0.2 minutes)" in notes[0]
-    assert cut_long(offered, Journal(journal.path)) == (kept, rejected, notes)
+    again = Journal(journal.path)
+    assert cut_long(offered, again, before_listening=asked.clear) == (kept, rejected, notes)
+    assert asked == ["may I?"], "nothing is listened to twice"
+
+
+def test_parts_of_a_long_recording_are_cut_by_themselves(tmp_path: Path) -> None:
+    voice, rate = speak(WORDS, "boris")
+    sound = 0.0005 * np.random.default_rng(0).standard_normal(75 * rate)
+    for second in (1, 37, 70):
+        sound[second * rate : second * rate + len(voice)] += voice
+    path = tmp_path / "day.wav"
+    soundfile.write(path, sound, rate)
+    offered = [
+        Utterance("day-1", path, start=0.0, duration=34.0, recording="day"),
+        Utterance("day-2", path, start=34.0, recording="day"),
+    ]
+    kept, rejected, _ = cut_long(offered, Journal(tmp_path / "measured.jsonl"))
+    assert rejected == []
+    assert [piece.recording for piece in kept] == ["day"] * 3
+    assert [piece.start for piece in kept] == pytest.approx([1, 37, 70], abs=0.3)
+    assert [piece.id.split("-")[1] for piece in kept] == ["1", "2", "2"]
+
+
+def test_what_breaks_off_is_left_to_whoever_reads_it_next(
+    long_recording: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(long_recording.read_bytes()[:100_000])
+    offered = [Utterance("broken", broken)]
+    assert cut_long(offered, Journal(tmp_path / "measured.jsonl")) == (offered, [], [])
+
+
+def test_another_file_of_the_same_size_has_another_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"one sound")
+    os.utime(path, ns=(0, 1_000_000))
+    before = file_key(Utterance("a", path))
+    path.write_bytes(b"two sound")
+    os.utime(path, ns=(0, 2_000_000))
+    assert file_key(Utterance("a", path)) != before
+    assert file_key(Utterance("a", path, start=1.0)) != file_key(Utterance("a", path))
 
 
 def test_a_file_that_becomes_readable_has_another_key(

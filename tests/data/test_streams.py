@@ -95,6 +95,21 @@ def test_bad_files(tmp_path: Path) -> None:
     assert file_seconds(tmp_path / "missing.wav") is None
 
 
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_what_a_broken_mp3_has_no_more_is_not_made_up(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "tone.mp3"
+    soundfile.write(path, tone(16_000), 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    blocks = file_blocks(path)
+    heard = [next(blocks)]
+    with pytest.raises(AudioError, match="truncated: its header promises 400000 samples, the file"):
+        heard += blocks
+    seconds = len(torch.cat(heard)) / 16_000
+    assert seconds < 25 * (share + 0.05)
+    assert torch.cat(heard).abs().max() < 0.4
+
+
 def test_resampling_small_blocks_equals_the_whole() -> None:
     """Blocks of any size, even smaller than the filter, and any ratio of rates."""
     for rate in (8_000, 44_100, 96_000):
@@ -123,7 +138,24 @@ def test_wav_stream_equals_file(tmp_path: Path, subtype: str) -> None:
     data = wav_bytes(samples, 22_050, subtype)
     (tmp_path / "tone.wav").write_bytes(data)
     expected = torch.cat(list(file_blocks(tmp_path / "tone.wav")))
-    torch.testing.assert_close(through_pipe(data), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(through_pipe(data), expected, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_the_extensible_form_of_a_wav_stream(subtype: str) -> None:
+    """As many programs write more than two channels or 16 bits."""
+    samples, file = np.stack([tone(16_000, 1)] * 3, 1), io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAVEX", subtype=subtype)
+    plain = through_pipe(wav_bytes(samples, 16_000, subtype))
+    torch.testing.assert_close(through_pipe(file.getvalue()), plain, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("note", [b"even", b"odd"])
+def test_notes_before_the_samples_of_a_wav_stream(note: bytes) -> None:
+    """A chunk of odd size is followed by a byte that belongs to none."""
+    data = wav_bytes(tone(16_000, 1), 16_000)
+    chunk = b"note" + struct.pack("<I", len(note)) + note + bytes(len(note) % 2)
+    assert through_pipe(data[:36] + chunk + data[36:]).equal(through_pipe(data))
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF024])
@@ -148,6 +180,10 @@ def test_bad_pipes() -> None:
         through_pipe(b"RIFF0000WAVE")
     with pytest.raises(AudioError, match="kind 7 with 8 bits"):
         through_pipe(wav_bytes(tone(16_000, 1), 16_000, "ULAW"))
+    whole = wav_bytes(tone(16_000, 1), 16_000)
+    for place, size in ((22, 2), (24, 4)):  # neither channels nor a rate
+        with pytest.raises(AudioError, match="the WAV stream has samples of kind 1"):
+            through_pipe(whole[:place] + bytes(size) + whole[place + size :])
 
 
 @pytest.mark.parametrize("kind", ["FLAC", "OGG"])

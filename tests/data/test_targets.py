@@ -56,9 +56,18 @@ def write(path: Path, meta: TargetsMeta, labels: Labels) -> FrameTargets:
     return FrameTargets.load(path)
 
 
+@pytest.mark.parametrize("together", [3, 1 << 22], ids=["in parts", "at once"])
 def test_targets_come_back_as_they_were(
-    path: Path, meta: TargetsMeta, cuts: Cuts, labels: Labels, codebook: Path
+    path: Path,
+    meta: TargetsMeta,
+    cuts: Cuts,
+    labels: Labels,
+    codebook: Path,
+    together: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("speechssl.data.targets.CHECKED_TOGETHER", together)
+    monkeypatch.setattr("speechssl.data.targets.COUNTED_TOGETHER", together)
     targets = write(path, meta, labels)
     assert targets.meta == meta
     assert len(targets) == len(labels)
@@ -120,6 +129,9 @@ def test_every_misfit_is_refused(
     count = len(labels[third])
     with pytest.raises(TargetsError, match=f"{third}' has {count} frames but {count - 1} targets"):
         short.check(cuts, path, codebook)
+    long = write(path, meta, {**labels, third: np.append(labels[third], 0)})
+    with pytest.raises(TargetsError, match=f"{third}' has {count} frames but {count + 1} targets"):
+        long.check(cuts, path, codebook)
 
     missing = write(path, meta, {id_: labels[id_] for id_ in labels if id_ != second})
     with pytest.raises(TargetsError, match=f"no targets for cut '{second}'"):
@@ -160,6 +172,7 @@ def test_what_is_no_targets_file_is_refused(path: Path, labels: Labels) -> None:
     for damage, problem in (
         ({"values": np.zeros(3, np.uint16)}, "table of cuts is damaged"),
         ({"keys": np.array([5, 3])}, "table of cuts is damaged"),
+        ({"keys": np.array([3, 3])}, "table of cuts is damaged"),
         ({"spans": np.array([[-1, 2], [2, 4]])}, "table of cuts is damaged"),
         ({"spans": np.array([[2, 0], [2, 4]])}, "table of cuts is damaged"),
         ({"spans": np.array([0, 2])}, "other types or shapes"),

@@ -52,6 +52,15 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert tokens != Tokens.from_texts(["b"])
 
 
+def test_imported_models_have_symbols_in_brackets(tmp_path: Path) -> None:
+    tokens = Tokens(["<blank>", "|", "a", "<unk>", "[UNK]", "<"])
+    tokens.save(tmp_path / "tokens.txt")
+    assert Tokens.load(tmp_path / "tokens.txt") == tokens
+    assert tokens.decode([2, 3, 1, 4]) == "a<unk> [UNK]"
+    with pytest.raises(TokensError, match=r"'\['"):
+        tokens.encode("[UNK]")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -62,6 +71,7 @@ def test_save_and_load(tmp_path: Path) -> None:
         (b"<blank>\n|\n", "no character"),
         (b"<blank>\n|\na\nbc\n", "line 4 must be one character"),
         (b"<blank>\n|\na\n\nb\n", "line 4 must be one character"),
+        (b"<blank>\n|\na\n \nb\n", "line 4 must be one character"),
         (b"<blank>\n|\na\nb\na\n", "more than once"),
     ],
 )
@@ -113,6 +123,7 @@ def test_units_are_saved_as_text(tmp_path: Path, tokens: Tokens) -> None:
     assert (first, others) == (f"<blank> {tokens.units}", tokens.symbols[1:])
     loaded = Tokens.load(path)
     assert loaded == tokens
+    assert loaded != Tokens(tokens.symbols, "phones" if tokens.units == "bpe" else "bpe")
     assert loaded.decode([2, 1, 3]) == tokens.decode([2, 1, 3])
     assert loaded.pronunciations is None
 

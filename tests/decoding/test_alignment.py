@@ -1,9 +1,20 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
 from speechssl.data.text import BLANK, Tokens
-from speechssl.decoding.alignment import ANCHOR_TOKENS, PART_FRAMES, align, align_stream, anchors
+from speechssl.decoding.alignment import (
+    ANCHOR_TOKENS,
+    PART_FRAMES,
+    _join,
+    _parts,
+    align,
+    align_stream,
+    anchors,
+)
 from speechssl.decoding.transcriber import Transcriber
+from speechssl.decoding.transcript import Symbol, Word
 from speechssl.errors import AudioError, TokensError
 
 TOKENS = Tokens.from_texts(["abcdefgh"])
@@ -27,6 +38,11 @@ def test_by_hand():
     assert all(span.log_prob == pytest.approx(likely) for span in spans)
     wrong = align(frames("--aa-c--bb-"), TOKENS.encode("abb"))
     assert [span.log_prob < -5 for span in wrong] == [False, True, False]
+    unsure = frames("-aaa-")
+    unsure[[1, 3]] = (0.6 * unsure[[1, 3]].exp() + 0.4 / len(TOKENS)).log()
+    [span] = align(unsure, TOKENS.encode("a"))
+    assert (span.start, span.stop) == (1, 4)
+    assert span.log_prob == pytest.approx(likely), "where it is most probable"
 
 
 def test_best_of_all_paths():
@@ -50,6 +66,8 @@ def test_impossible():
         align(frames("ab"), TOKENS.encode("aba"))
     with pytest.raises(AudioError, match="too short"):
         align(frames("abb"), TOKENS.encode("abb"))  # equal neighbours need a blank between them
+    with pytest.raises(AudioError, match="in 20 minutes the model hears nothing of what the text"):
+        align(torch.zeros(60_000, len(TOKENS)), TOKENS.encode("ab" * 2500))
 
 
 def test_anchors():
@@ -63,12 +81,48 @@ def test_anchors():
     assert anchors(frames(path[: 2 * (ANCHOR_TOKENS - 1)]), TOKENS.encode(text)) == []
 
 
+def test_parts_are_cut_at_the_first_anchor_after_a_while(monkeypatch):
+    monkeypatch.setattr("speechssl.decoding.alignment.PART_FRAMES", 100)
+    text = "abcdefghabcdefgh" * 12
+    heard = "".join(f"{text[i : i + 15]}a" for i in range(0, len(text), 16))  # h is never heard
+    log_probs, ids = frames("".join(f"{letter}-" for letter in heard)), TOKENS.encode(text)
+    parts = _parts(log_probs, ids)
+    assert (parts[0][0], parts[-1][1]) == ((0, 0), (len(log_probs), len(ids)))
+    assert all(a[1] == b[0] for a, b in pairwise(parts))
+    lengths = [stop[0] - start[0] for start, stop in parts]
+    assert all(100 <= length < 100 + 40 for length in lengths[:-1])
+    assert len(parts) == 4
+    assert len(_parts(log_probs[:100], ids)) == 1
+
+
+def test_what_is_said_for_a_word_is_as_sure_as_all_of_its_symbols():
+    said = [
+        Word("forty", 1.0, 2.0, 0.9, [Symbol(letter, 1.0, 2.0) for letter in "forty"]),
+        Word("two", 2.5, 3.0, 0.5, [Symbol(letter, 2.5, 3.0) for letter in "two"]),
+        Word("a", 3.5, 4.0, 0.0, [Symbol("a", 3.5, 4.0)]),
+    ]
+    number, letter = _join(said, ["42", "A,"], [2, 1])
+    assert (number.text, number.start, number.end) == ("42", 1.0, 3.0)
+    assert "".join(symbol.text for symbol in number.symbols) == "fortytwo"
+    assert number.confidence == pytest.approx((0.9**5 * 0.5**3) ** (1 / 8), abs=1e-4)
+    assert (letter.text, letter.confidence) == ("A,", 0.0)
+
+
 # --- with a model ----------------------------------------------------------------------------
 
 
 def noise(seconds: float) -> torch.Tensor:
     torch.manual_seed(int(seconds))
     return torch.randn(round(16_000 * seconds)) * torch.rand(round(16_000 * seconds))
+
+
+def test_words_reach_as_far_as_their_sound(near_sighted):
+    transcriber, waveform = Transcriber(near_sighted), noise(4)
+    waveform[16_000:36_000] = 0
+    aligned = align_stream(transcriber, [waveform], transcriber.transcribe([waveform])[0])
+    edges = [edge for word in aligned.words for edge in (word.start, word.end)]
+    for border in (1.0, 2.25):
+        assert min(abs(edge - border) for edge in edges) < 0.011
 
 
 def test_its_own_words_stand_where_the_model_wrote_them(babbler):

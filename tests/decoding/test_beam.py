@@ -142,8 +142,25 @@ def test_tokens_and_their_frames(words):
         assert TOKENS.decode(reading.tokens) == reading.text
 
 
-def test_nbest_are_different_and_sorted(words):
-    found = BeamDecoder(TOKENS, DecodingSettings(lm=words, nbest=5)).decode(noise(12, 0))
+def test_separators_between_words_are_one_each():
+    """However often the model writes them, before, between or after words."""
+    decoder = BeamDecoder(TOKENS, DecodingSettings(beam=20))
+    [reading] = decoder.decode(frames(" - ab - -  ca - ", 0.999))
+    assert reading.text == "ab ca"
+    assert reading.tokens == TOKENS.encode("ab ca")
+    assert reading.frames == [3, 4, 5, 11, 12]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["words", "tokens"])
+def test_nbest_are_different_and_sorted(words, kind, seed):
+    """Of several ways to write a text, with and without a last separator, it is the best."""
+    settings = {"lm": words} if kind == "words" else {"beam": 50}
+    found, alone = (
+        BeamDecoder(TOKENS, DecodingSettings(nbest=nbest, **settings)).decode(noise(8, seed))
+        for nbest in (5, 1)
+    )
+    assert found[:1] == alone
     assert len({reading.text for reading in found}) == len(found) == 5
     assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
 
@@ -207,6 +224,24 @@ def test_hotword_without_weight_changes_nothing(words, kind):
         assert with_it == texts(log_probs, **settings)
 
 
+@pytest.mark.parametrize("lm_weight", [0.5, 2.0])
+@pytest.mark.parametrize("kind", ["words", "characters", "none"])
+def test_hotwords_earn_their_weight_for_each_word(words, characters, kind, lm_weight):
+    """Whatever the weight of the language model, and at the beginning of a recording too.
+
+    A model of characters may also like another end better, with or without a separator.
+    """
+    files = {"words": {"lm": words}, "characters": {"lm": characters}, "none": {}}
+    settings = {"hotwords": ("ab", "ca ba"), "lm_weight": lm_weight, **files[kind]}
+    scores = []
+    for weight in (0.0, 3.0):
+        decoder = BeamDecoder(TOKENS, DecodingSettings(**settings, hotword_weight=weight))
+        [reading] = decoder.decode(frames("ab ca ba", 0.999))
+        assert reading.text == "ab ca ba"
+        scores.append(reading.score)
+    assert scores[1] - scores[0] == pytest.approx(9.0, abs=0.2 if kind == "characters" else 1e-3)
+
+
 def test_only_whole_words_are_hot():
     """ "ca" is expected, which does not make "cab" more probable."""
     scores = []
@@ -218,11 +253,12 @@ def test_only_whole_words_are_hot():
     assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
-def test_phrase(words):
+@pytest.mark.parametrize("lm_weight", [0.5, 1.0, 2.0])
+def test_phrase(words, lm_weight):
     """A phrase is credited only if all of it is there."""
-    settings = {"lm": words, "hotwords": ("ca cc",)}
+    settings = {"lm": words, "hotwords": ("ca cc",), "lm_weight": lm_weight}
     assert texts(frames("ca c-c", 0.9), **settings) == ["ca cc"]
-    for text in ("ab c-c", "ca ba"):
+    for text in ("ab c-c", "ca ba", "ba ca"):
         scores = []
         for weight in (0.0, 4.0):
             decoder = BeamDecoder(TOKENS, DecodingSettings(**settings, hotword_weight=weight))

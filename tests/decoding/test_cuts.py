@@ -7,6 +7,7 @@ from lhotse import CutSet
 from speechssl.data.manifest import cut_text, cuts_path, load_cuts
 from speechssl.data.text import Tokens
 from speechssl.decoding.cuts import check_references, decode_cuts
+from speechssl.decoding.settings import DecodingSettings, make_decoder
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.decoding.words import confidence_of, token_spans
 from speechssl.errors import TokensError
@@ -45,6 +46,18 @@ def test_confidence_is_the_mean_of_what_was_written(transcriber):
     assert confidence_of(token_spans(log_probs, [], [])) == 0.0
 
 
+def test_other_readings_and_how_sure_the_best_is(transcriber, corpus, monkeypatch):
+    cuts = load_cuts(cuts_path(corpus, "test"))
+    settings = DecodingSettings(beam=8, nbest=5)
+    monkeypatch.setattr(transcriber, "decoder", make_decoder(settings, transcriber.tokens))
+    for hypothesis in decode_cuts(transcriber, cuts, nbest=2)[0]:
+        assert hypothesis.nbest is not None
+        assert [len(hypothesis.nbest), hypothesis.nbest[0]["text"]] == [2, hypothesis.text]
+        assert hypothesis.nbest[0]["score"] > hypothesis.nbest[1]["score"]
+        assert (0 < hypothesis.confidence < 1) == bool(hypothesis.text)
+    assert {hypothesis.nbest for hypothesis in decode_cuts(transcriber, cuts)[0]} == {None}
+
+
 def test_part_of_a_recording(transcriber, corpus):
     """A cut need not be a whole file."""
     cut = next(iter(load_cuts(cuts_path(corpus, "test"))))
@@ -57,6 +70,7 @@ def test_part_of_a_recording(transcriber, corpus):
 def test_check_references(transcriber, corpus):
     cuts = load_cuts(cuts_path(corpus, "test"))
     check_references(cuts, transcriber.tokens)
+    check_references(cuts, Tokens(["<blank>", "|", "AH"], "phones"))  # words are its lexicon's
     with pytest.raises(TokensError, match="no token for") as caught:
         check_references(cuts, Tokens.from_texts(["ab"]))
     assert "--allow-unknown" in str(caught.value)

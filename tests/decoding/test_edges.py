@@ -5,6 +5,7 @@ import torch
 from speechssl.decoding.edges import (
     LAG_SECONDS,
     LEAD_SECONDS,
+    REACH_SECONDS,
     LevelMeter,
     word_edges,
 )
@@ -50,9 +51,24 @@ def test_sound_is_followed_through_short_silences_and_not_too_far():
     samples = sound((1.0, 1e-4), (0.3, 0.1), (0.04, 1e-4), (0.2, 0.1), (1.0, 1e-4))
     [(start, end)] = word_edges([(1.1, 1.2)], 2.54, levels(samples))
     assert (start, end) == (pytest.approx(1.0, abs=0.011), pytest.approx(1.54, abs=0.011))
-    samples = sound((3.0, 0.1), (1.0, 1e-4))
-    [(start, _)] = word_edges([(2.5, 2.9)], 4.0, levels(samples))
-    assert start >= 1.9
+    samples = sound((1.0, 1e-4), (2.0, 0.1), (1.0, 1e-4))
+    [(start, end)] = word_edges([(2.5, 2.9)], 4.0, levels(samples))
+    assert (start, end) == (pytest.approx(2.5 - REACH_SECONDS), pytest.approx(3.0, abs=0.011))
+
+
+def test_sound_after_a_silence_belongs_to_no_word():
+    samples = sound((1.0, 1e-4), (0.3, 0.1), (0.1, 1e-4), (0.1, 0.1), (1.0, 1e-4))
+    [(_, end)] = word_edges([(1.1, 1.2)], 2.5, levels(samples))
+    assert end == pytest.approx(1.3, abs=0.011)
+
+
+def test_a_word_ends_where_the_room_is_heard_again():
+    """Fading sound is part of it; the noise of a room is not, even before digital silence."""
+    fading, room = (0.2, 0.01), (0.2, 0.0005)
+    samples = torch.cat([sound((0.5, 1e-4), (0.5, 0.1), fading, room), torch.zeros(16_000)])
+    assert np.isfinite(levels(samples)).all()
+    [(_, end)] = word_edges([(0.6, 0.9)], 2.4, levels(samples))
+    assert end == pytest.approx(1.2, abs=0.011)
 
 
 @pytest.mark.parametrize("with_levels", [False, True])

@@ -48,6 +48,20 @@ def test_phrase_inside_of_a_longer_one():
     assert earn(matcher, [1, 2, 3, 4])[-1] == 4
 
 
+def test_the_order_of_phrases_does_not_matter():
+    """The beginning of several is worth what the best of them makes it worth."""
+    phrases = [([1, 2], 2.0), ([1, 3, 4], 9.0), ([1, 3], 1.0), ([1, 2], 1.0)]
+    for matcher in (PhraseMatcher(phrases), PhraseMatcher(phrases[::-1])):
+        assert earn(matcher, [1, 3, 4]) == [3, 6, 9, 9]
+        assert earn(matcher, [1, 3, 9]) == [3, 6, 1, 1]
+        assert earn(matcher, [1, 2]) == [3, 2, 2]
+
+
+def test_credit_comes_with_the_last_symbol_even_inside_of_a_longer_phrase():
+    matcher = PhraseMatcher([([2, 3], 2.0), ([1, 2, 3, 4], 1.0)])
+    assert earn(matcher, [1, 2, 3]) == [0.25, 0.5, 2, 2]
+
+
 def test_equals_slow_search_on_random_symbols():
     """Phrases that cannot overlap earn their reward wherever they stand."""
     phrases = [([1, 2], 1.0), ([3], 0.5), ([4, 5, 6], 3.0)]

@@ -110,6 +110,12 @@ def test_learns_what_it_sees():
     assert model.words == WORDS
 
 
+def test_perplexity_counts_the_ends_of_sentences():
+    model = estimate(SENTENCES, 3)
+    total = model.log_prob(["the", "sun"]) + model.log_prob([])
+    assert model.perplexity([["the", "sun"], []]) == pytest.approx(10 ** (-total / 4))
+
+
 def test_same_text_same_bytes(tmp_path):
     estimate(SENTENCES, 3).save(tmp_path / "one.arpa")
     estimate(SENTENCES, 3).save(tmp_path / "two.arpa")

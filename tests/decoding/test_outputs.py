@@ -61,6 +61,13 @@ def test_srt():
     assert list(srt.parse(render(EMPTY, "srt", "talk"), ignore_errors=False)) == []
 
 
+def test_times_of_subtitles_are_the_nearest_milliseconds():
+    times = [round(1.001 * number, 3) for number in range(100)]
+    said = [Word("a", start, start + 0.1, 0.5) for start in times]
+    cues = srt.parse(render(Transcript("", said, 100.0), "srt", "talk"), ignore_errors=False)
+    assert [cue.start.total_seconds() for cue in cues] == pytest.approx(times, abs=1e-6)
+
+
 def test_vtt():
     cues = list(webvtt.from_string(render(TRANSCRIPT, "vtt", "talk")))
     assert [html.unescape(cue.text) for cue in cues] == ['so "<he>" čte &', "пишет", "later"]
@@ -119,6 +126,22 @@ def test_textgrid(tmp_path: Path, transcript: Transcript):
         assert entries[0].start == 0
         assert entries[-1].end == transcript.seconds
         assert all(a.end == b.start for a, b in itertools.pairwise(entries))
+
+
+def test_a_word_may_end_behind_the_recording(tmp_path: Path):
+    """By what a frame is longer than the last samples."""
+    path = tmp_path / "talk.TextGrid"
+    late = Transcript("ab", [word("ab", 0.5, 1.004)], 1.0)
+    path.write_text(render(late, "textgrid", "talk"), encoding="utf-8")
+    grid = textgrid.openTextgrid(str(path), includeEmptyIntervals=True, reportingMode="error")
+    assert grid.maxTimestamp == grid.getTier("words").entries[-1].end == 1.004
+
+
+@pytest.mark.parametrize("form", ["srt", "vtt"])
+def test_the_length_of_lines(form: str):
+    said = [word("word", number, number + 0.9) for number in range(40)]
+    lines = render(Transcript("", said, 40.0), form, "talk", line_characters=10).splitlines()
+    assert max(len(line) for line in lines if line.startswith("word")) == len("word word")
 
 
 def test_every_format_is_tested():

@@ -70,3 +70,4 @@ def test_short_and_empty():
     assert list(segments([], SEPARATOR)) == []
     [(first, only)] = segments([frames("ab")], SEPARATOR)
     assert (first, len(only)) == (0, 2)
+    assert len(list(segments([frames("ab c-" * 20)], SEPARATOR, longest=100))) == 1

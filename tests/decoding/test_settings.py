@@ -21,6 +21,13 @@ def test_beam_holds_what_is_returned():
     assert DecodingSettings(nbest=500, beam=10).beam_size == 500
 
 
+def test_a_recogniser_of_phones_writes_no_words_without_a_lexicon(caplog):
+    make_decoder(DecodingSettings(), TOKENS)
+    assert not caplog.records
+    make_decoder(DecodingSettings(), Tokens(["<blank>", "|", "AH"], "phones"))
+    assert "writes phones; give --lexicon to get words" in caplog.text
+
+
 def test_folder_may_be_moved(tmp_path):
     """Paths in a decoding.yaml follow it."""
     folder = tmp_path / "here"

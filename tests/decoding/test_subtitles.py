@@ -1,6 +1,8 @@
 import itertools
 
-from speechssl.decoding.subtitles import MAX_SECONDS, MIN_SECONDS, subtitles
+import pytest
+
+from speechssl.decoding.subtitles import MAX_SECONDS, MIN_SECONDS, PAUSE_SECONDS, subtitles
 from speechssl.decoding.transcript import Symbol, Word
 
 
@@ -33,16 +35,23 @@ def test_breaks_at_pauses():
     assert first.lines == ["one two three four"]
     assert second.lines == ["five six seven eight", "nine ten eleven twelve"]
     assert first.end == 1.6
+    said = [Word("one", 0.0, 1.0, 0.9), Word("two", 1.0 + PAUSE_SECONDS, 2.0, 0.9)]
+    assert len(subtitles(said)) == 2
 
 
 def test_a_small_pause_decides_where_there_is_too_much():
     shown = subtitles(words(LONG, pauses={11: 0.3}))
     assert " ".join(shown[0].lines).endswith("runs")
+    shown = subtitles(words(LONG, pauses={3: 0.5, 11: 0.3}))
+    assert " ".join(shown[0].lines).endswith("runs"), "the longest in the second half"
 
 
 def test_lines_are_even():
     [only] = subtitles(words("a few words that need two lines to be read"), 30)
     assert only.lines == ["a few words that need", "two lines to be read"]
+    for limit, lines in ((8, ["four", "and more"]), (13, ["four and more"])):
+        [full] = subtitles(words("four and more"), limit)
+        assert full.lines == lines
 
 
 def test_shown_long_enough_to_be_read():
@@ -70,6 +79,8 @@ def test_long_words_with_what_is_not_said():
     assert all(len(line) <= 10 for s in pieces for line in s.lines)
     assert "".join(line for s in pieces for line in s.lines) == written
     assert all(a.start < a.end <= b.start for a, b in itertools.pairwise(pieces))
+    even = [4.0 * letters / len(written) for letters in (0, 20, 40)]
+    assert [piece.start for piece in pieces] == pytest.approx(even, abs=0.1)
 
 
 def test_nothing():

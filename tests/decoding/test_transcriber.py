@@ -1,11 +1,14 @@
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from speechssl.data.audio import read_audio
+from speechssl.decoding.beam import BeamDecoder
+from speechssl.decoding.settings import DecodingSettings
 from speechssl.decoding.transcriber import Transcriber
 from speechssl.devices import multiplies_int8
 from speechssl.errors import AudioError, ConfigError, ModelFolderError
@@ -65,14 +68,38 @@ def test_no_word_is_cut_or_doubled_at_the_seams(near_sighted):
 
 def test_spans_are_transcribed_as_recordings_of_their_own(babbler):
     waveform = noise(3)
+    for pause in (12_000, 36_000):
+        waveform[pause : pause + 4000] *= 1e-4
     transcriber = Transcriber(babbler)
-    parts = [(8000, 20_000), (30_000, 44_444)]
-    streamed = transcriber.stream_transcript([waveform], parts)
+    parts = [(8000, 20_000), (32_000, 44_444)]
+    streamed = transcriber.stream_transcript(waveform.split(1000), parts)
     alone = transcriber.transcripts([waveform[start:stop] for start, stop in parts])
     assert streamed.text == " ".join(transcript.text for transcript in alone)
     assert streamed.seconds == 3.0
-    assert all(0.5 <= word.start < word.end <= 44_444 / 16_000 for word in streamed.words)
-    assert transcriber.stream_transcript([waveform], []).words == []
+    expected = [
+        time + start / 16_000
+        for (start, _), transcript in zip(parts, alone)
+        for word in transcript.words
+        for time in (word.start, word.end)
+    ]
+    found = [time for word in streamed.words for time in (word.start, word.end)]
+    assert found == pytest.approx(expected, abs=0.002)
+    nothing = transcriber.stream_transcript(waveform.split(1000), [])
+    assert (nothing.words, nothing.seconds) == ([], 3.0)
+
+
+def test_no_word_lasts_through_a_silence(near_sighted):
+    transcriber = Transcriber(near_sighted)
+    for seconds in (1.0, 1.1, 1.2, 1.3):
+        waveform = torch.cat([noise(seconds), torch.zeros(20_000), noise(seconds)])
+        [transcript] = transcriber.transcripts([waveform])
+        middle = len(waveform) / 32_000
+        before, behind = (
+            [w for w in transcript.words if (w.start > middle) == later] for later in (False, True)
+        )
+        assert before
+        assert behind
+        assert max(word.end for word in before) < middle
 
 
 def test_transcripts(babbler):
@@ -91,6 +118,22 @@ def test_transcripts(babbler):
             assert word.symbols[-1].end == word.end
             reached = word.end
     assert transcripts[1].words == []
+
+
+def test_times_go_on_behind_the_first_minute(babbler):
+    words = Transcriber(babbler).stream_transcript(noise(65).split(160_000)).words
+    assert words[-1].end > 64
+    assert all(a.end <= b.start for a, b in pairwise(words))
+
+
+def test_other_readings_are_those_of_one_piece(babbler):
+    transcriber = Transcriber(babbler)
+    transcriber.decoder = BeamDecoder(TOKENS, DecodingSettings(beam=5, nbest=3))
+    [short] = transcriber.transcripts([noise(2)])
+    assert len(short.alternatives) == 2
+    assert short.text not in [text for text, _ in short.alternatives]
+    parts = [(0, 16_000), (16_000, 32_000)]
+    assert transcriber.stream_transcript([noise(2)], parts).alternatives == []
 
 
 def test_memory_does_not_grow_with_the_recording(babbler):
@@ -140,6 +183,16 @@ def test_no_more_is_computed_at_once_than_asked_for(babbler):
     assert sum(shape[0] for shape in seen) == 5
 
 
+def test_short_stretches_behind_a_long_one_are_padded_to_it(babbler):
+    transcriber = Transcriber(babbler, batch_seconds=4)
+    seen: list[torch.Size] = []
+    transcriber.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    parts = [(0, 32_000), *((start, start + 8000) for start in range(32_000, 80_000, 8000))]
+    transcriber.stream_transcript([noise(5)], parts)
+    assert sum(shape[0] for shape in seen) == 7
+    assert max(shape.numel() for shape in seen) <= 4 * 16_000
+
+
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_lower_precision_is_close(babbler, precision):
     if precision == "int8" and not multiplies_int8(torch.device("cpu")):
@@ -150,6 +203,9 @@ def test_lower_precision_is_close(babbler, precision):
     for left, right in zip(exact, rough):
         assert right.dtype == torch.float32
         assert 0 < (left.exp() - right.exp()).abs().mean() < 0.02
+    if precision == "int8":  # what is not of integers is as precise as auto is
+        others = Transcriber(babbler, precision="auto").log_probs(waveforms)
+        assert not any(left.equal(right) for left, right in zip(others, rough))
 
 
 def test_nothing_to_transcribe(babbler):

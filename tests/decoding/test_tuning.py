@@ -9,7 +9,7 @@ from speechssl.decoding.beam import BeamDecoder
 from speechssl.decoding.greedy import GreedyDecoder
 from speechssl.decoding.ngram import estimate
 from speechssl.decoding.settings import DecodingSettings
-from speechssl.decoding.tuning import Trial, draw_trials, middle, tune, word_error_rate
+from speechssl.decoding.tuning import Trial, _ranked, draw_trials, middle, tune, word_error_rate
 
 TOKENS = Tokens.from_texts(["abc"])
 TEXT = ["ab ba", "ab ab ba", "ca ab", "ca ba ab", "ba ba ca", "ab ca"]
@@ -29,6 +29,11 @@ def dev() -> list[Tensor]:
     return [heard(text, seed) for seed, text in enumerate(TEXT)]
 
 
+def merit(trial: Trial) -> tuple[float, ...]:
+    """The smaller error rate is better, then the smaller weights."""
+    return trial.wer, trial.settings.lm_weight, abs(trial.settings.word_score)
+
+
 @pytest.mark.parametrize("unit", ["word", "character"])
 def test_finds_weights_better_than_greedy(dev, tmp_path, unit):
     units = [line.split() if unit == "word" else [*line.replace(" ", "|"), "|"] for line in TEXT]
@@ -37,9 +42,9 @@ def test_finds_weights_better_than_greedy(dev, tmp_path, unit):
     trials = tune(BeamDecoder(TOKENS, settings), dev, TEXT)
     greedy = word_error_rate(GreedyDecoder(TOKENS), dev, TEXT)
     assert trials[0].wer < 0.7 * greedy
-    others = [trial.wer for trial in trials[1:]]
-    assert others == sorted(others)
-    assert trials[0].wer <= 1.05 * others[0]
+    ranked = sorted(trials, key=merit)
+    assert trials[0] == middle(ranked)
+    assert trials[1:] == [trial for trial in ranked if trial != trials[0]]
     chosen = [trial.settings for trial in trials]
     assert len(set(chosen)) == len(chosen)
     assert {settings.beam for settings in chosen} == {50}
@@ -55,7 +60,17 @@ def test_the_middle_of_what_is_about_as_good_is_chosen():
 
     good = [trial(0.1, 2.0, 4.0), *(trial(0.104, w, s) for w in (0.5, 1.0, 2.0) for s in (0, 2))]
     assert middle([*good, trial(0.106, 1.0, -2.0)]).settings.lm_weight == 1.0
-    assert middle([trial(0.1, 2.0, 4.0), trial(0.106, 1.0, 0.0)]).settings.lm_weight == 2.0
+    worse = [trial(0.106, 1.0, 0.0), trial(0.106, 1.0, 2.0)]
+    assert middle([trial(0.1, 2.0, 4.0), *worse]).settings.lm_weight == 2.0
+    around = [trial(0.1, 0.25, 0.0), trial(0.1, 4.0, 0.0), trial(0.1, 1.0, 2.0)]
+    assert middle(around) == around[2], "a step is to double the weight, or to add 2"
+
+
+def test_of_equally_good_trials_the_smallest_weights_come_first():
+    weights = [(2.0, 0.0), (1.0, 4.0), (1.0, -2.0), (1.0, 0.0)]
+    tried = [DecodingSettings(lm_weight=w, word_score=s) for w, s in weights]
+    ranked = _ranked({settings: Trial(settings, 0.1) for settings in tried})
+    assert [trial.settings for trial in ranked] == [tried[3], tried[2], tried[1], tried[0]]
 
 
 @pytest.mark.parametrize("hotwords", [(), ("cab",)])

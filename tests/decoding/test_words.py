@@ -23,7 +23,7 @@ def log_probs(rows: list[dict[int, float]]) -> torch.Tensor:
 
 
 def test_spans_last_while_a_token_beats_the_blank():
-    rows = [{}, {A: 0.6}, {A: 0.9}, {A: 0.3}, {B: 0.8}, {A: 0.3}, {C: 0.7}, {C: 0.6}]
+    rows = [{}, {A: 0.6}, {A: 0.9}, {A: 0.48}, {B: 0.8}, {A: 0.3}, {C: 0.7}, {C: 0.6}]
     spans = token_spans(log_probs(rows), [A, B, C], [1, 4, 6])
     assert [(s.token, s.start, s.stop) for s in spans] == [(A, 1, 3), (B, 4, 5), (C, 6, 8)]
     assert [math.exp(s.log_prob) for s in spans] == pytest.approx([0.9, 0.8, 0.7])

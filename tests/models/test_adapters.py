@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from speechssl.models.adapters import add_adapters, merge_adapters
@@ -9,7 +10,7 @@ from speechssl.models.frontend import FrontendConfig
 SCALE = 1.5
 
 
-def small_encoder() -> Encoder:
+def small_encoder(position_layers: int = 1) -> Encoder:
     torch.manual_seed(0)
     config = EncoderConfig(
         frontend=FrontendConfig(kind="fbank"),
@@ -19,6 +20,7 @@ def small_encoder() -> Encoder:
         ffn_dim=48,
         position_kernel=8,
         position_groups=2,
+        position_layers=position_layers,
         dropout=0.0,
         attention_dropout=0.0,
     )
@@ -31,8 +33,9 @@ def context(encoder: Encoder) -> torch.Tensor:
     return encoder(waveforms, torch.tensor([8000, 5000]))[0]
 
 
-def test_nothing_changes_at_first() -> None:
-    encoder = small_encoder()
+@pytest.mark.parametrize("position_layers", [1, 2])
+def test_nothing_changes_at_first(position_layers: int) -> None:
+    encoder = small_encoder(position_layers)
     before = context(encoder)
     add_adapters(encoder, 4, SCALE)
     assert torch.equal(context(encoder), before)

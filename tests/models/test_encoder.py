@@ -386,6 +386,7 @@ def test_a_frontend_without_gradient_stays_as_it_is(layout: str) -> None:
         ({"squeeze": 0}, "squeeze must be at least 1"),
         ({"squeeze": 2, "causal": True}, "squeeze must be 1 in a causal encoder"),
         ({"convolution_kernel": 4}, "convolution_kernel must be odd, or 0 for none"),
+        ({"convolution_kernel": -3}, "convolution_kernel must be odd, or 0 for none"),
         ({"position_groups": 5}, "position_groups must be a divisor"),
         ({"frontend_gradient": 2.0}, "frontend_gradient must be from 0 to 1"),
         ({"position_layers": 0}, "position_layers must be positive"),

@@ -18,6 +18,7 @@ from speechssl.models.folder import (
     load_ctc,
     load_encoder,
     load_model_folder,
+    read_info,
     save_model_folder,
 )
 from speechssl.models.presets import encoder_config
@@ -78,6 +79,14 @@ def test_waveform_encoder_with_objective_comes_back(tmp_path: Path) -> None:
     waveforms, lengths = torch.randn(2, 5000), torch.tensor([5000, 4000])
     torch.testing.assert_close(again(waveforms, lengths), encoder(waveforms, lengths))
     assert "objective.codebook" in load_file(tmp_path / "m" / "model.safetensors")
+
+
+def test_what_is_remembered_is_read_without_the_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert read_info(folder) == {"steps": 7}
+    (folder / "config.yaml").unlink()
+    with pytest.raises(ModelFolderError, match=r"config\.yaml: is missing"):
+        read_info(folder)
 
 
 def test_encoder_inside_a_recogniser(folder: Path) -> None:

@@ -27,7 +27,8 @@ from tests.objectives.small import FBANK, batch_of
 
 PRE = replace(FBANK, layers=3, dropout=0.3)
 POST = replace(PRE, norm="post")
-both_layouts = pytest.mark.parametrize("layout", [PRE, POST], ids=["pre", "post"])
+STACK = replace(PRE, position_layers=2)
+every_layout = pytest.mark.parametrize("layout", [PRE, POST, STACK], ids=["pre", "post", "stack"])
 
 
 def linear(value: float) -> nn.Linear:
@@ -130,7 +131,7 @@ def test_it_averages_the_layers_and_shares_the_rest() -> None:
     assert names == {"position", "norm", "layers"}
 
 
-@both_layouts
+@every_layout
 @pytest.mark.parametrize("part", ["transformer", "encoder"])
 def test_it_sees_what_the_upper_feed_forwards_add(layout: EncoderConfig, part: str) -> None:
     """Each recording of a padded batch as if it were alone, normalised by torch."""

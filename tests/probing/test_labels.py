@@ -115,3 +115,15 @@ def test_characters_of_a_recogniser(corpus: Path, recogniser: Path) -> None:
             before = label
         text = cuts[item.place].supervisions[0].text.replace(" ", "")
         assert said == "".join(b for a, b in zip(" " + text, text) if a != b)
+
+
+def test_transcripts_that_do_not_fit_their_audio_are_left_out(
+    corpus_copy: Path, recogniser: Path
+) -> None:
+    path = cuts_path(corpus_copy, "dev")
+    cuts = list(load_cuts(path))
+    cuts[0].supervisions[0].text = "abcdefgh" * 50
+    cuts[1].supervisions[0].text = None
+    save_cuts(cuts, path)
+    items = label_frames(Cuts.open(path), np.arange(len(cuts)), Transcriber(recogniser))
+    assert [item.place for item in items] == [2, 3]

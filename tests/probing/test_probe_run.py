@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from speechssl.data.manifest import cuts_path
-from speechssl.errors import ConfigError, RunFolderError
+from speechssl.data.manifest import cuts_path, load_cuts, save_cuts
+from speechssl.errors import ConfigError, ManifestError, RunFolderError
 from speechssl.files import sha256
 from speechssl.models.folder import WEIGHTS
 from speechssl.probing.run import ProbeConfig, probe
@@ -27,6 +28,9 @@ def test_speakers(corpus: Path, recogniser: Path, tmp_path: Path) -> None:
     assert (stored["classes"], stored["chance"], stored["majority"]) == (2, 0.5, 0.5)
     assert (stored["train_utterances"], stored["test_utterances"]) == (10, 2)
     assert stored["model_hash"] == sha256(recogniser / WEIGHTS)
+    late = [{**layer, "converged": layer["layer"] != "1"} for layer in report.layers]
+    assert "perhaps too low: 1" in dataclasses.replace(report, layers=late).lines()
+    assert report.best in report.layers[1:], "log-mels are no layer of the model"
     assert (tmp_path / "speaker.png").stat().st_size > 5000
     assert {file.name for file in tmp_path.iterdir()} == {"speaker.json", "speaker.png"}
     with pytest.raises(RunFolderError, match=r"speaker\.json: exists; give --overwrite"):
@@ -34,6 +38,40 @@ def test_speakers(corpus: Path, recogniser: Path, tmp_path: Path) -> None:
     before = (tmp_path / "speaker.json").read_bytes()
     probe(config, tmp_path, overwrite=True)
     assert (tmp_path / "speaker.json").read_bytes() == before, "the same numbers again"
+
+
+def test_one_of_two_speakers_is_asked_for(
+    corpus_copy: Path, recogniser: Path, tmp_path: Path
+) -> None:
+    path = cuts_path(corpus_copy, "test")
+    save_cuts([cut for cut in load_cuts(path) if cut.supervisions[0].speaker == "anna"], path)
+    train = cuts_path(corpus_copy, "train")
+    report = probe(ProbeConfig(recogniser, train, "speaker", test=path), tmp_path)
+    assert (report.classes, report.train_utterances, report.test_utterances) == (2, 12, 2)
+    assert report.majority in (0.0, 1.0)
+
+
+def test_transcripts_that_are_all_different(corpus: Path, recogniser: Path, tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="choose words of them with --keywords"):
+        probe(ProbeConfig(recogniser, cuts_path(corpus, "train"), "keyword"), tmp_path)
+
+
+@pytest.mark.parametrize("examples", [100, 20_000], ids=["drawn", "all"])
+def test_the_seed_decides(
+    corpus_copy: Path, recogniser: Path, tmp_path: Path, examples: int
+) -> None:
+    """Which examples are drawn, and where k-means begins."""
+    cuts = aligned_cuts(cuts_path(corpus_copy, "train"))
+    task = "phone" if examples == 100 else "clusters"
+    first, again, other = (
+        probe(
+            ProbeConfig(recogniser, cuts, task, examples=examples, clusters=9, seed=seed),
+            tmp_path / str(number),
+        ).layers
+        for number, seed in enumerate((0, 0, 1))
+    )
+    assert first == again
+    assert first != other
 
 
 def test_phones_of_unheard_speakers(corpus_copy: Path, recogniser: Path, tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def test_train_and_dev_of_both(tool: Tool, corpus: Path, other: Path, tmp_path: 
     status, printed, _ = tool("combine", out, corpus, other)
     assert status == 0
     assert "nothing to do" in printed
+    status, _, problem = tool("combine", out, other, corpus)
+    assert status == 2
+    assert "already holds another corpus" in problem
+    assert tool("combine", out, other, corpus, "--overwrite")[0] == 0
+    assert list(load_cuts(cuts_path(out, "train"))) == parts[1] + parts[0]
 
 
 def test_cuts_without_supervisions(tool: Tool, corpus: Path, other: Path, tmp_path: Path) -> None:
@@ -48,7 +53,7 @@ def test_nonsense_is_refused(tool: Tool, corpus: Path, other: Path, tmp_path: Pa
     for arguments, message in (
         ((tmp_path / "out", corpus), "two corpora or more"),
         ((corpus, corpus, other), "is one of the corpora"),
-        ((tmp_path / "out", corpus, other, corpus / "."), "is given twice"),
+        ((tmp_path / "out", corpus, other, corpus / "dev" / ".."), "is given twice"),
         ((tmp_path / "out", corpus, other, tmp_path / "none"), "no such file"),
     ):
         status, _, problem = tool("combine", *arguments)

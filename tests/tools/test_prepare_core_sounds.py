@@ -237,4 +237,4 @@ def test_runs_as_a_program() -> None:
     program = Path(__file__).parents[2] / "tools" / "prepare_core_sounds.py"
     done = subprocess.run([sys.executable, program, "--help"], capture_output=True, text=True)
     assert done.returncode == 0
-    assert "Example: python tools/prepare_core_sounds.py" in done.stdout
+    assert "python tools/prepare_core_sounds.py" in done.stdout

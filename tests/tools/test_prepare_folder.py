@@ -6,6 +6,7 @@ import subprocess
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lhotse import CutSet
 from speechssl.data.audio import read_audio, read_cut
 from speechssl.data.corpus_report import read_report
 from speechssl.data.manifest import SPLITS, cut_text, cuts_path, load_cuts
+from speechssl.data.utterance import Listing, Utterance
 
 Tool = Callable[..., tuple[int, str, str]]
 
@@ -148,6 +150,55 @@ def test_splits_by_speaker(tool: Tool, corpus: Path, tmp_path: Path) -> None:
     voices = {s: {c[2] for c in cuts_of(tmp_path / "out").values() if c[0] == s} for s in SPLITS}
     assert [len(voices[split]) for split in SPLITS] == [7, 1, 2]
     assert "splits: by speaker" in printed
+
+
+def test_speakers_from_paths_where_nothing_else_names_them(
+    tool: Tool, load_tool: Callable[[str], ModuleType], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(folder / "anna" / "a.wav", folder / "alone.wav")
+    table = folder / "some.tsv"
+    table.write_text("path\ttext\tspeaker\nanna/a.wav\tone\tcarla\nboris/b.wav\ttwo\t\n")
+    options = ("--transcripts", table, "--speaker-from", "parent", "--allow", "duplicate")
+    assert tool("prepare_folder", folder, tmp_path / "out", *options)[0] == 0
+    cuts = cuts_of(tmp_path / "out")
+    speakers = [cuts[cut_id][2] for cut_id in ("anna-a", "boris-b", "anna-c", "alone")]
+    assert speakers == ["carla", "boris", "anna", None]
+    speaker_of = load_tool("prepare_folder").speaker_of
+    assert speaker_of(folder / "anna" / "a.wav", folder, "^(.)[^/]*/") == "a"
+    assert speaker_of(Path("/far/spk7/a.wav"), folder, "(spk[0-9])/") == "spk7"
+    assert speaker_of(folder / "anna" / "a.wav", folder, "^([0-9])") is None
+
+
+def test_the_language_of_an_utterance_is_its_own(
+    load_tool: Callable[[str], ModuleType],
+) -> None:
+    offered = [
+        Utterance("a", Path("a.wav"), "12!", language="de"),
+        Utterance("b", Path("b.wav"), "12!"),
+        Utterance("c", Path("c.wav")),
+    ]
+    found = load_tool("prepare_folder").normalized(Listing(offered), "en").utterances
+    assert [(u.text, u.language) for u in found] == [
+        ("zwölf", "de"),
+        ("twelve", "en"),
+        (None, "en"),
+    ]
+
+
+def test_a_language_of_unknown_script_is_said(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    for language, said in (("xx", True), ("en", False)):
+        printed = tool("prepare_folder", folder, tmp_path / language, "--language", language)[1]
+        assert ("the script of 'xx' is not known, so it was not checked" in printed) == said
+
+
+def test_recordings_without_a_transcript_are_counted(
+    load_tool: Callable[[str], ModuleType],
+) -> None:
+    untold = load_tool("prepare_folder").untold
+    told = Utterance("a", Path("a.wav"), "one")
+    assert untold([told]) == []
+    silent = untold([told, Utterance("b", Path("b.wav"))])
+    assert silent == ["1 recordings have no transcript; they serve pretraining only"]
 
 
 def test_formats_rates_and_channels(tool: Tool, folder: Path, tmp_path: Path) -> None:

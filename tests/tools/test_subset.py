@@ -5,11 +5,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from speechssl.data.audio import cut_samples, read_cut
 from speechssl.data.manifest import cuts_path, hours, load_cuts, save_cuts
+from speechssl.errors import ManifestError
 
 Tool = Callable[..., tuple[int, str, str]]
 
@@ -23,6 +25,8 @@ def test_minutes_speakers_and_the_other_splits(tool: Tool, corpus: Path, tmp_pat
     assert status == 0
     cuts = load_cuts(cuts_path(tmp_path / "out", "train"), need_text=True)
     assert hours(cuts) * 3600 == pytest.approx(6, abs=1)
+    chosen = {cut.id for cut in cuts}
+    assert train(tmp_path / "out") == [cut_id for cut_id in train(corpus) if cut_id in chosen]
     seconds: Counter[str] = Counter()
     for cut in cuts:
         seconds[cut.supervisions[0].speaker] += cut.duration
@@ -31,6 +35,31 @@ def test_minutes_speakers_and_the_other_splits(tool: Tool, corpus: Path, tmp_pat
         copied, original = (load_cuts(cuts_path(d, split)) for d in (tmp_path / "out", corpus))
         assert list(copied) == list(original)
     assert "0.1 minutes (seed 0)" in printed
+
+
+def test_a_rare_speaker_has_as_much_as_others(
+    load_tool: Callable[[str], ModuleType], corpus: Path
+) -> None:
+    choose = load_tool("subset").choose
+    cuts = list(load_cuts(cuts_path(corpus, "train")))
+    by_speaker = {name: [c for c in cuts if name in c.id] for name in ("anna", "boris")}
+    rare = [cut.id for cut in by_speaker["boris"][:2]]
+    some = by_speaker["anna"] + by_speaker["boris"][:2]
+    seconds = 2 * sum(cut.duration for cut in by_speaker["boris"][:2])
+    for seed in range(5):
+        chosen = [cut.id for cut in choose(some, seconds / 60, seed)]
+        assert set(rare) <= set(chosen)
+        assert len(chosen) < len(some)
+
+
+def test_an_utterance_is_taken_if_it_is_closer_with_it(
+    load_tool: Callable[[str], ModuleType], corpus: Path
+) -> None:
+    choose = load_tool("subset").choose
+    cut = next(iter(load_cuts(cuts_path(corpus, "train"))))
+    assert choose([cut], 0.6 * cut.duration / 60, 0) == [cut]
+    with pytest.raises(ManifestError, match="no utterance of train is as short"):
+        choose([cut], 0.4 * cut.duration / 60, 0)
 
 
 def test_the_seed_decides(tool: Tool, corpus: Path, tmp_path: Path) -> None:
@@ -108,6 +137,18 @@ def test_again_changes_nothing_and_another_needs_overwrite(
     assert train(tmp_path / "out") != chosen
 
 
+def test_other_held_out_recordings_make_another_corpus(
+    tool: Tool, corpus_copy: Path, tmp_path: Path
+) -> None:
+    arguments = ("subset", corpus_copy, tmp_path / "out", "--minutes", "0.1")
+    tool(*arguments)
+    dev = cuts_path(corpus_copy, "dev")
+    save_cuts(list(load_cuts(dev))[1:], dev)
+    status, _, problem = tool(*arguments)
+    assert status == 2
+    assert "already holds another corpus" in problem
+
+
 def test_less_than_one_utterance(tool: Tool, corpus: Path, tmp_path: Path) -> None:
     status, _, problem = tool("subset", corpus, tmp_path / "out", "--minutes", "0.001")
     assert status == 2
@@ -120,6 +161,7 @@ def test_less_than_one_utterance(tool: Tool, corpus: Path, tmp_path: Path) -> No
     [
         (("absent", "out", "--minutes", "1"), "no such file"),
         ((".", ".", "--minutes", "1"), "is the corpus itself"),
+        ((".", "any/..", "--minutes", "1"), "is the corpus itself"),
         ((".", "out", "--minutes", "0"), "0"),
     ],
 )

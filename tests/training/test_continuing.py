@@ -26,7 +26,7 @@ from speechssl.models.folder import (
 from speechssl.objectives import build_objective
 from speechssl.objectives.base import EXTRA_STATE, Objective, RunClock
 from speechssl.training.continuing import check_targets, continued_settings, take_heads
-from speechssl.training.pretraining import encoder_settings
+from speechssl.training.recipe import encoder_settings
 from speechssl.training.run_folder import RunFolder
 from tests.training.conftest import MICRO_MODEL
 

@@ -15,7 +15,7 @@ from speechssl.objectives import build_objective
 from speechssl.objectives.base import Loss
 from speechssl.training.engine import _lr_scheduler, check_training, compile_layers
 from speechssl.training.pretraining import PretrainModel
-from speechssl.training.recipe import OptimizerConfig, ScheduleConfig, TrainingConfig
+from speechssl.training.recipe import DataConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from tests.contracts.toys import TONES, toy_batch, toy_encoder
 
 
@@ -65,16 +65,17 @@ def test_compiled_layers_equal_eager_ones_on_a_gpu() -> None:
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    check_training(TrainingConfig(), EncoderConfig())
+    check_training(TrainingConfig(), DataConfig(), EncoderConfig())
     with pytest.raises(ConfigError, match=r"no 'no-such-compiler' here.*CXX") as caught:
-        check_training(TrainingConfig(compile=True), EncoderConfig())
+        check_training(TrainingConfig(compile=True), DataConfig(), EncoderConfig())
     assert "\n" not in str(caught.value)
 
 
 def test_sharding_needs_all_processes_in_the_same_layers() -> None:
-    check_training(TrainingConfig(data_parallel="fsdp"), EncoderConfig(layer_drop=0.0))
+    sharded, data = TrainingConfig(data_parallel="fsdp"), DataConfig()
+    check_training(sharded, data, EncoderConfig(layer_drop=0.0))
     with pytest.raises(ConfigError, match=r"fsdp needs model\.layer_drop=0"):
-        check_training(TrainingConfig(data_parallel="fsdp"), EncoderConfig(layer_drop=0.05))
+        check_training(sharded, data, EncoderConfig(layer_drop=0.05))
 
 
 @pytest.mark.parametrize(("warmup", "updates", "steps"), [(0.1, 40, 4), (0.95, 2, 1), (0.1, 1, 0)])

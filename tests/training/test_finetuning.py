@@ -25,8 +25,7 @@ from speechssl.training.finetuning import (
     consistency_loss,
     mask_channels,
 )
-from speechssl.training.pretraining import encoder_settings
-from speechssl.training.recipe import FinetuneConfig
+from speechssl.training.recipe import FinetuneConfig, encoder_settings
 from speechssl.training.run_folder import RunFolder
 from tests.training.conftest import MICRO_MODEL
 

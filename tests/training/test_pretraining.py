@@ -283,12 +283,18 @@ def test_a_run_goes_on_where_its_files_have_been_moved(
 
 
 def test_bad_input_is_refused_before_the_run(
-    data: Path, pretrain_recipe: Path, tmp_path: Path
+    data: Path, pretrain_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exp = tmp_path / "exp"
     refuses(cli(*command(pretrain_recipe, data, exp, "objectiv.kind=clusters")), "'objective'")
     refuses(cli(*command(pretrain_recipe, data, exp, "objective.kind=clutsers")), "'clusters'")
+    refuses(
+        cli(*command(pretrain_recipe, data, exp, "objective.kind=")), "objective", "has no kind"
+    )
+    refuses(cli(*command(pretrain_recipe, data, exp, "model.preset=3")), "unknown preset '3'")
     refuses(cli("pretrain", pretrain_recipe, data, exp), "needs frame targets", "speechssl label")
+    other = cli("pretrain", pretrain_recipe, data, exp, "--targets", "100")
+    refuses(other, "targets-100.safetensors", "no such targets")
     refuses(cli(*command(pretrain_recipe, tmp_path / "no", exp)), "no such file")
     refuses(cli(*command(pretrain_recipe, data, exp, "--init", data)), "config.yaml")
     refuses(cli(*command(pretrain_recipe, data, exp, "data.min_seconds=4")), "min_seconds")
@@ -302,6 +308,10 @@ def test_bad_input_is_refused_before_the_run(
 
     cuts_path(data, "train").write_bytes(b"")
     refuses(cli(*command(pretrain_recipe, data, exp)), "cuts.jsonl.gz")
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    refuses(cli(*command(pretrain_recipe, data, exp)), "3 processes cannot share evenly")
     assert not exp.exists(), "nothing is written before the input is known to be good"
 
 

@@ -8,8 +8,8 @@ import torch
 from speechssl.errors import ConfigError
 from speechssl.models.presets import PRESETS
 from speechssl.objectives import build_objective, load_objective
-from speechssl.training.pretraining import encoder_settings
-from speechssl.training.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from speechssl.training.plan import Run
+from speechssl.training.recipe import FinetuneRecipe, PretrainRecipe, encoder_settings, load_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("recipes/*.yaml"), *ROOT.glob("egs/*/conf/*.yaml")])
@@ -64,6 +64,7 @@ def test_a_child_holds_only_its_differences(tmp_path: Path) -> None:
         ("data: {max_seconds: 100}", "max_seconds must be at most forward_seconds"),
         ("data: {max_seconds: 0.1}", "max_seconds must be at least min_seconds (0.4)"),
         ("data: {batch_seconds: .inf}", "batch_seconds must be positive"),
+        ("data: {cache_gb: .inf}", "cache_gb must be 0 or more"),
         ("data: {threads: 0}", "threads must be at least 1"),
         ("optimizer: {lr: .inf}", "lr must be positive"),
         ("optimizer: {betas: [0.9, 1]}", "betas must be in [0, 1)"),
@@ -95,6 +96,17 @@ def test_an_unknown_override_names_the_nearest_setting(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="is a folder; give the path of a YAML file"):
         load_recipe(PretrainRecipe, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["100", "null", "a #b"])
+def test_targets_may_have_any_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("objective: {kind: clusters}\ndata: {targets: other, threads: 3}\n")
+    for recipe in (
+        load_recipe(PretrainRecipe, path, targets=name),
+        Run(path, tmp_path, targets=name).load(),
+    ):
+        assert (recipe.data.targets, recipe.data.threads) == (name, 3)
 
 
 def test_a_recipe_cannot_be_its_own_ancestor(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_a_run_that_noted_relative_paths_goes_on(tmp_path, monkeypatch):
     RunFolder("exp").check({"data": str(tmp_path / "data"), "init": None})
 
 
+def test_what_another_process_of_the_run_is_writing_is_no_other_file(tmp_path):
+    (tmp_path / ".tmp-x-recipe.yaml").write_text("kind: fine")
+    RunFolder(tmp_path).claim({"kind": "finetune"})
+    assert RunFolder(tmp_path).description() == {"kind": "finetune"}
+
+
 def test_one_process_trains_at_a_time(tmp_path):
     folder, again = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
     folder.claim({"kind": "finetune"})
@@ -73,14 +79,15 @@ class Counter(RunClock, nn.Module):
 
 
 def test_shares_of_the_weights_are_put_together(tmp_path):
-    """Parameters row by row; buffers and clocks are whole in each share."""
+    """Parameters row by row, in the order of the processes; buffers and clocks are whole in each
+    share."""
     whole = Counter()
     whole.fraction = 0.5
     whole.weight.data.copy_(torch.arange(8.0).view(4, 2))
     whole.seen.fill_(3)
     folder = tmp_path / "checkpoints" / "step_4" / "model"
-    for rank, rows in enumerate(whole.weight.detach().split(2)):
-        path = folder / "pp_00" / "tp_00" / f"sdp_{rank:02d}.pt"
+    for rank, rows in zip((11, 100), whole.weight.detach().split(2)):
+        path = folder / "pp_00" / "tp_00" / f"sdp_{rank:02d}.pt"  # as the engine names them
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({**whole.state_dict(), "weight": rows.clone()}, path)
     found = Counter()
