@@ -196,7 +196,8 @@ def _config(model: Encoder | CTCModel, info: dict[str, Any]) -> dict[str, Any]:
 
 def _read_config(path: Path, encoder: Mapping[str, Any]) -> _FolderConfig:
     if not path.is_dir():
-        raise ModelFolderError(f"{path}: no such folder; give the path of a model folder.")
+        what = "is a file" if path.exists() else "no such folder"
+        raise ModelFolderError(f"{path}: {what}; give the path of a model folder.")
     where = path / CONFIG
     if is_model_folder(path / "model") and not is_model_folder(path):
         raise ModelFolderError(f"{path}: is the folder of a run; give its model, {path / 'model'}.")

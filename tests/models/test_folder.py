@@ -121,6 +121,8 @@ def test_folder_can_be_read_by_others(folder: Path) -> None:
 
 def test_no_folder(tmp_path: Path) -> None:
     assert "no such folder" in _error(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    assert "file: is a file" in _error(tmp_path / "file")
 
 
 def test_the_folder_of_a_run(folder: Path) -> None:

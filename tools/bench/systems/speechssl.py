@@ -7,15 +7,14 @@ import string
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from speechssl.data.batch import SpeechBatch, collate
 from speechssl.frames import SAMPLE_RATE, num_frames
-from speechssl.models.encoder import Encoder, EncoderConfig
-from speechssl.models.presets import encoder_config
+from speechssl.models.encoder import Encoder
 from tools.bench.cases import CLUSTERS, VOCABULARY, transcripts, waveforms
 from tools.bench.systems import (
     BATCH_SECONDS,
@@ -26,9 +25,6 @@ from tools.bench.systems import (
     count,
     padding_share,
 )
-
-if TYPE_CHECKING:
-    from speechssl.training.recipe import FinetuneRecipe, PretrainRecipe
 
 ROOT = Path(__file__).parents[3]
 """The checkout, which has the recipes."""
@@ -48,14 +44,14 @@ def pretrain(setup: Setup) -> Work:
     recipe, which is another network than the peers'.
     """
     from speechssl.objectives import build_objective
-    from speechssl.training.recipe import PretrainRecipe, load_recipe
+    from speechssl.training.recipe import PretrainRecipe, encoder_settings, load_recipe
 
     kind, note = setup.case.objective, ""
     config, settings = setup.case.encoder, {"kind": kind}
     if setup.variant == "recipe":
         note = f"recipes/{kind}_tiny.yaml"
         recipe = load_recipe(PretrainRecipe, ROOT / note)
-        config, settings = _recipe_encoder(recipe), recipe.objective
+        config, settings = encoder_settings(recipe.model), recipe.objective
     encoder = Encoder(config)
     objective = build_objective(settings, config, CLUSTERS)
     batch = _batch(setup, targets=_clusters(setup))
@@ -77,14 +73,19 @@ def finetune(setup: Setup) -> Work:
     from speechssl.data.text import Tokens
     from speechssl.models.ctc import CTCModel
     from speechssl.training.finetuning import FinetuneModel
-    from speechssl.training.recipe import FinetuneConfig, FinetuneRecipe, load_recipe
+    from speechssl.training.recipe import (
+        FinetuneConfig,
+        FinetuneRecipe,
+        encoder_settings,
+        load_recipe,
+    )
 
     note = "as trained, convolutions frozen"
     config, settings = setup.case.encoder, FinetuneConfig()
     if setup.variant == "recipe":
         note = "recipes/ctc_tiny.yaml"
         recipe = load_recipe(FinetuneRecipe, ROOT / note)
-        config, settings = _recipe_encoder(recipe), replace(recipe.finetune, consistency=0.0)
+        config, settings = encoder_settings(recipe.model), replace(recipe.finetune, consistency=0.0)
         note += " without consistency"
     encoder = Encoder(config)
     tokens = Tokens.from_texts([string.printable[: VOCABULARY - 2]])  # and blank and space
@@ -172,12 +173,6 @@ class _File(NamedTuple):
 
     id: str
     duration: float
-
-
-def _recipe_encoder(recipe: PretrainRecipe | FinetuneRecipe) -> EncoderConfig:
-    """What ``encoder_settings`` of pretraining makes of a recipe, without importing the engine."""
-    changes = dict(recipe.model)
-    return encoder_config(changes.pop("preset"), changes)
 
 
 def _batch(setup: Setup, **labels: Any) -> SpeechBatch:
