@@ -294,7 +294,7 @@ def test_the_same_command_again_changes_nothing_and_another_is_refused(corpus_co
 
 def test_bad_input_is_one_line(corpus_copy: Path, model: Path, tmp_path: Path) -> None:
     for arguments, message in (
-        ([tmp_path, "--name", "x"], "no such file"),
+        ([tmp_path, "--name", "x"], "holds no train/cuts.jsonl.gz"),
         ([corpus_copy, "--name", "x", "--clusters", 1], "between 2 and 65535"),
         ([corpus_copy, "--name", "x", "--clusters", 60000], "are too few for 60000 clusters"),
         ([corpus_copy, "--name", "x", "--fit-mb", 0.001], "6 frames are too few for 100 clusters"),
