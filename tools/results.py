@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from speechssl.cli._folders import require_run
 from speechssl.cli.main import OneLineErrors
 from speechssl.config import build, require, unknown_key
 from speechssl.data.corpus_report import read_report
@@ -206,11 +205,10 @@ def read_run(exp: Path) -> dict[str, Any]:
 
     Raises ``RunFolderError`` where ``exp`` is no finished run.
     """
-    require_run(exp)
     folder = RunFolder(exp)
-    if folder.description().get("kind") == "pretrain":
-        raise RunFolderError(f"{exp}: is a run of pretraining; give one of fine-tuning.")
     description, starts = folder.description(), folder.starts()
+    if description.get("kind") == "pretrain":
+        raise RunFolderError(f"{exp}: is a run of pretraining; give one of fine-tuning.")
     init = description["init"]
     hours, different, seconds = (0.0, 0.0, 0.0) if init is None else read_pretraining(Path(init))
     return {

@@ -1,4 +1,4 @@
-"""Folders that commands are given: of runs, and of models that ``import`` and ``export`` write."""
+"""What ``import`` and ``export`` have in common: the folder they write, and not to overwrite."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ from pathlib import Path
 
 import click
 
+from speechssl.cli._options import require_overwrite
+
 overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace what an earlier call wrote there."
 )
-
-
-def require_run(exp: Path) -> None:
-    """Raises ``RunFolderError`` unless ``exp`` is the folder of a run."""
-    from speechssl.errors import RunFolderError
-    from speechssl.training.run_folder import RECIPE_FILE
-
-    if not (exp / RECIPE_FILE).is_file():
-        what = f"is not a run folder (no {RECIPE_FILE})" if exp.exists() else "no such folder"
-        raise RunFolderError(f"{exp}: {what}; give the EXP of pretrain or finetune.")
 
 
 def model_folder_once(path: Path, overwrite: bool) -> None:
@@ -40,9 +32,8 @@ def conversion_once(path: Path, overwrite: bool) -> None:
 
 
 def _once(path: Path, overwrite: bool, what: str, is_such: bool) -> None:
-    from speechssl.errors import RunFolderError
     from speechssl.files import require_replaceable
 
     require_replaceable(path, what, is_such)
-    if is_such and not overwrite:
-        raise RunFolderError(f"{path}: exists; give --overwrite to replace it.")
+    if is_such:
+        require_overwrite(path, overwrite)

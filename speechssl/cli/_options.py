@@ -61,7 +61,16 @@ def write_once(path: Path | None, overwrite: bool) -> None:
     """Raises ``RunFolderError`` if a file is at ``path`` and must not be replaced, or a folder."""
     from speechssl.errors import RunFolderError
 
-    if path is not None and path.is_dir():
+    if path is None:
+        return
+    if path.is_dir():
         raise RunFolderError(f"{path}: is a folder; give the name of a file.")
-    if path is not None and path.exists() and not overwrite:
+    require_overwrite(path, overwrite)
+
+
+def require_overwrite(path: Path, overwrite: bool) -> None:
+    """Raises ``RunFolderError`` if anything is at ``path`` and must not be replaced."""
+    from speechssl.errors import RunFolderError
+
+    if path.exists() and not overwrite:
         raise RunFolderError(f"{path}: exists; give --overwrite to replace it.")

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from speechssl.cli._folders import require_run
-
 
 @click.command(short_help="Say whether a run is well, and what to change if not.")
 @click.argument("exp", type=click.Path(path_type=Path))
@@ -39,7 +37,6 @@ def command(ctx: click.Context, exp: Path, save_reference: Path | None) -> None:
     from speechssl.training.curves import read_metrics
     from speechssl.training.doctor import checkup, episodes, examine, run_settings
 
-    require_run(exp)
     settings = run_settings(exp)
     rows = read_metrics(exp, "train")
     if not rows:

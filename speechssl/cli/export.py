@@ -7,12 +7,7 @@ from pathlib import Path
 
 import click
 
-from speechssl.cli._folders import (
-    conversion_once,
-    model_folder_once,
-    overwrite_option,
-    require_run,
-)
+from speechssl.cli._folders import conversion_once, model_folder_once, overwrite_option
 
 
 @click.command(short_help="Write a model for use here or in other projects.")
@@ -79,7 +74,6 @@ def _export_run(exp: Path, checkpoint: str, model_dir: Path) -> None:
     from speechssl.training.pretraining import export_pretrained
     from speechssl.training.run_folder import RunFolder
 
-    require_run(exp)
     folder = RunFolder(exp)
     choice = int(checkpoint) if checkpoint.isdecimal() else checkpoint
     export = export_pretrained if folder.description()["kind"] == "pretrain" else export_finetuned

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from speechssl.training.plan import Plan, Run
+    from speechssl.training.plan import Plan
 
 
 @click.command(short_help="Say what a training run will cost, before it is started.")
@@ -72,7 +72,6 @@ def command(
     require_corpus(data_dir)
     start = None if init in (None, "none") else Path(str(init))
     run = planning.Run(recipe, data_dir, overrides, targets, start)
-    _require_targets(run)
     if batch_seconds is not None:
         recipe_before = run.load()
         settings = planning.rescale(recipe_before, batch_seconds)
@@ -100,23 +99,6 @@ def command(
             **{"peak memory": f"{measured.memory / 1e9:.2f} GB{gpu}, each process"},
         )
     _show_time(outlook)
-
-
-def _require_targets(run: Run) -> None:
-    """Raises ``ConfigError`` where frame targets are needed and not named."""
-    from speechssl.errors import ConfigError
-    from speechssl.objectives import load_objective
-    from speechssl.training.recipe import PretrainRecipe
-
-    recipe = run.load()
-    if not isinstance(recipe, PretrainRecipe) or recipe.data.targets is not None:
-        return
-    kind = str(recipe.objective.get("kind") or "")
-    if load_objective(kind).needs_targets:
-        raise ConfigError(
-            f"objective {kind!r} needs frame targets; pass --targets NAME (`speechssl label "
-            f"{run.data} --name NAME` makes them)."
-        )
 
 
 def _show_audio(plan: Plan) -> None:

@@ -37,7 +37,7 @@ from speechssl.models.encoder import Encoder
 from speechssl.objectives import build_objective
 from speechssl.training.continuing import continued_settings
 from speechssl.training.finetuning import finetune
-from speechssl.training.pretraining import first_config, pretrain, usable_cuts
+from speechssl.training.pretraining import first_config, pretrain, targets_name, usable_cuts
 from speechssl.training.recipe import (
     FinetuneRecipe,
     PretrainRecipe,
@@ -172,7 +172,8 @@ def plan(
 
 
 def build_model(run: Run, recipe: Recipe, cuts: Cuts) -> nn.Module:
-    """The model that the run trains, without values: on the meta device."""
+    """The model that the run trains, without values: on the meta device. Raises ``ConfigError``
+    where its objective needs targets and none are named."""
     config = first_config(recipe.model, run.init)
     with torch.device("meta"):
         encoder = Encoder(config)
@@ -181,9 +182,8 @@ def build_model(run: Run, recipe: Recipe, cuts: Cuts) -> nn.Module:
                 add_adapters(encoder, rank, recipe.finetune.adapter_scale)
             return CTCModel(encoder, len(make_tokens(recipe.finetune, cuts.texts())))
         clusters = None
-        if recipe.data.targets is not None:
-            path = targets_path(run.data, "train", recipe.data.targets)
-            clusters = FrameTargets.load(path).meta.clusters
+        if (name := targets_name(recipe, run.data)) is not None:
+            clusters = FrameTargets.load(targets_path(run.data, "train", name)).meta.clusters
         objective = recipe.objective
         if run.init is not None:
             objective = continued_settings(run.init, objective)

@@ -249,17 +249,25 @@ def usable_cuts(cuts: Cuts, data: DataConfig, split: str) -> Cuts:
     return kept
 
 
+def targets_name(recipe: PretrainRecipe, data_dir: Path) -> str | None:
+    """The name of the frame targets in ``data_dir`` that the objective predicts; None if it needs
+    none. Raises ``ConfigError`` where it does and the recipe names none."""
+    kind = str(recipe.objective.get("kind") or "")
+    if not load_objective(kind).needs_targets:
+        return None
+    if recipe.data.targets is None:
+        raise ConfigError(
+            f"objective {kind!r} needs frame targets; pass --targets NAME (`speechssl label "
+            f"{data_dir} --name NAME` makes them)."
+        )
+    return recipe.data.targets
+
+
 def _read_splits(
     data_dir: Path, recipe: PretrainRecipe
 ) -> dict[str, tuple[Cuts, FrameTargets | None]]:
     """Cuts and targets of train and (where there is one) dev, checked against each other."""
-    needs_targets = load_objective(str(recipe.objective.get("kind") or "")).needs_targets
-    name = recipe.data.targets
-    if needs_targets and name is None:
-        raise ConfigError(
-            f"objective {recipe.objective['kind']!r} needs frame targets: make them with "
-            f"`speechssl label {data_dir} --name NAME ...` and pass --targets NAME."
-        )
+    name = targets_name(recipe, data_dir)
     splits: dict[str, tuple[Cuts, FrameTargets | None]] = {}
     for split in ("train", "dev"):
         path = cuts_path(data_dir, split)
@@ -267,7 +275,7 @@ def _read_splits(
             continue
         cuts = usable_cuts(Cuts.open(path), recipe.data, str(path))
         targets = None
-        if needs_targets and name is not None:
+        if name is not None:
             file = targets_path(data_dir, split, name)
             targets = FrameTargets.load(file)
             targets.check(cuts, file, codebook_path(data_dir, name))

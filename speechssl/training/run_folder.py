@@ -116,7 +116,9 @@ class RunFolder:
         """What the run trains. Raises ``RunFolderError`` if this is no run folder."""
         recipe = self.path / RECIPE_FILE
         if not recipe.is_file():
-            raise RunFolderError(f"{self.path}: is not a run folder (no {RECIPE_FILE}).")
+            exists = self.path.exists()
+            what = f"is not a run folder (no {RECIPE_FILE})" if exists else "no such folder"
+            raise RunFolderError(f"{self.path}: {what}; give the EXP of pretrain or finetune.")
         return read_yaml(recipe)
 
     def steps(self) -> list[int]:
