@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from speechssl.config import build, merge, parse_override, read_yaml, require, unknown_key
 from speechssl.errors import ConfigError
@@ -321,13 +321,28 @@ def load_recipe(
     _check_kind(kind, values, path)
     for text in overrides:
         override = parse_override(text)
-        known = list(kind.__dataclass_fields__)
-        if (key := next(iter(override))) not in known:
-            raise ConfigError(unknown_key(f"override {text!r}", key, known))
+        _check_section(kind, next(iter(override)), text)
         values = merge(values, override)
     if targets is not None:
         values = merge(values, {"data": {"targets": targets}})
     return build(kind, values, str(path))
+
+
+def _check_section(kind: type[Any], name: str, override: str) -> None:
+    """Raises ``ConfigError`` where no recipe has ``name`` at its top; says which section has it."""
+    sections = get_type_hints(kind)
+    if name in sections:
+        return
+    settings = {**sections, "model": EncoderConfig}
+    places = [
+        section
+        for section in sections
+        if name in getattr(settings[section], "__dataclass_fields__", ())
+    ]
+    if places:
+        complete = " or ".join(f"{section}.{override}" for section in places)
+        raise ConfigError(f"override {override!r}: lacks its section; write {complete}.")
+    raise ConfigError(unknown_key(f"override {override!r}", name, list(sections)))
 
 
 def _check_kind(kind: type[Any], values: dict[str, Any], path: Path | str) -> None:

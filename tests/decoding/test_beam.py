@@ -118,6 +118,23 @@ def test_only_words_of_the_model(words):
     assert texts(frames("b-b"), beam=50) == ["bb"]
 
 
+def test_language_model_looks_ahead_inside_of_words(tmp_path):
+    """A beam of one reading keeps the letter of which a probable word can come."""
+    lm = tmp_path / "ab.arpa"
+    estimate([["ab"]] * 9 + [["ca"]], 2).save(lm)
+    heard = torch.tensor([[0.01, 0.01, 0.38, 0.01, 0.59], [0.01, 0.01, 0.48, 0.49, 0.01]]).log()
+    for beam in (1, 50):
+        assert texts(heard, lm=str(lm), lm_weight=2.0, beam=beam) == ["ab"]
+
+
+def test_beginnings_of_hotwords_leave_room_in_a_narrow_beam(tmp_path):
+    lm = tmp_path / "both.arpa"
+    estimate([["ab"], ["ca"]], 2).save(lm)
+    heard = torch.tensor([[0.01, 0.01, 0.48, 0.01, 0.49], [1e-9, 1e-9, 1.0, 1e-9, 1e-9]]).log()
+    for beam in (1, 50):
+        assert texts(heard, lm=str(lm), hotwords=("ab",), beam=beam) == ["ca"]
+
+
 def test_last_word_needs_no_separator(words):
     assert texts(frames("ab ba"), lm=words) == ["ab ba"]
     assert texts(frames("ab ba  "), lm=words) == ["ab ba"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,24 @@ def test_an_unknown_override_names_the_nearest_setting(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="is a folder; give the path of a YAML file"):
         load_recipe(PretrainRecipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("updates=5", "lacks its section; write training.updates=5."),
+        ("layers=3", "lacks its section; write model.layers=3."),
+        ("kind=tri_stage", "lacks its section; write schedule.kind=tri_stage."),
+        ("keys=3", "unknown setting 'keys'"),
+    ],
+)
+def test_an_override_without_its_section_is_told_where_it_belongs(
+    tmp_path: Path, override: str, answer: str
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("training: {updates: 3}\n")
+    with pytest.raises(ConfigError, match=re.escape(answer)):
+        load_recipe(PretrainRecipe, path, [override])
 
 
 @pytest.mark.parametrize("name", ["100", "null", "a #b"])
