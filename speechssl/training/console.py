@@ -27,7 +27,9 @@ def quiet_console() -> None:
 
 def hide_library_warnings() -> None:
     """Keeps what libraries say to their own developers off the user's console."""
-    logging.getLogger("fairseq2").setLevel(logging.WARNING)  # until the log file is open
+    engine = logging.getLogger("fairseq2")
+    engine.setLevel(logging.WARNING)  # until the log file is open
+    engine.addFilter(lambda record: "training will be run on CPU" not in record.getMessage())
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").addFilter(
         lambda record: "DeprecationWarning" not in record.getMessage()

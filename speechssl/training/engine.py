@@ -317,6 +317,8 @@ class SpeechRecipe(Recipe):
     def create_task(self, context: RecipeContext) -> Task:
         job, gangs = self.job, context.gangs
         model = context.get_model()
+        if job.observer is None and is_main_process():
+            echo(describe_start(model, job.training, gangs.device, gangs.dp.size))
         place = {"seed": job.seed, "rank": gangs.dp.rank, "world": gangs.dp.size}
         train_reader = TrainReader(job.train_cuts, job.train_loader, job.data, **place)
         unit = Unit(model, context.get_data_parallel_model(), train_reader, job.training.updates)
@@ -339,6 +341,16 @@ class SpeechRecipe(Recipe):
     def _build_model(self) -> nn.Module:
         torch.manual_seed(self.job.seed)
         return self.job.build_model()
+
+
+def describe_start(
+    model: nn.Module, training: TrainingConfig, device: torch.device, processes: int
+) -> str:
+    """The first line of a run: what is trained, how precisely and on what."""
+    learnt = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+    where = "the CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    shared = f", {processes} processes" if processes > 1 else ""
+    return f"training {learnt / 1e6:.1f} M parameters in {training.precision} on {where}{shared}"
 
 
 def check_training(training: TrainingConfig, data: DataConfig, encoder: EncoderConfig) -> None:

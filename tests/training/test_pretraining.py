@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -122,6 +123,7 @@ def test_a_stopped_and_killed_run_resumes_bit_for_bit(
     _, said = process.communicate()
     assert process.returncode == EXIT_INTERRUPTED, said
     (stopped,) = folder.steps()
+    assert re.match(r"training \d+\.\d M parameters in fp32 on .+\n", said), said
     assert f"stopped after update {stopped}, with a checkpoint" in said.splitlines()[-1]
 
     process = subprocess.Popen(arguments, env=EXACT)
