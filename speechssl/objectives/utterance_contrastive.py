@@ -2,12 +2,14 @@
 
 Sources: SimCLR (Chen et al. 2020, arXiv 2002.05709), equation 1 and figure 2: both views of all
 other images of the batch are negatives. MoCo (He et al. 2020, arXiv 1911.05722), equations 1 and 2:
-the negatives are a queue of earlier keys, and keys come from a moving average of the student, so
+a queue of earlier keys gives more negatives, and keys come from a moving average of the student, so
 that they are comparable although the batch is small.
 
 One vector per recording, the mean of its context, is compared. It learns what makes recordings
-differ: speaker, channel and words alike. The negatives are those of the same forward pass: of
-``data.forward_seconds`` of audio on each process, which for SimCLR should be much.
+differ: speaker, channel and words alike. The negatives are the other recordings of the same forward
+pass (of ``data.forward_seconds`` of audio on each process, which for SimCLR should be much), and
+the queue. MoCo has the queue alone, of images drawn at random; here the recordings of a batch are
+about as long as each other, and one answer for all of them would tell the batch from the queue.
 
 B recordings, S samples, T frames, D model size, Q size of a projection, K keys of the queue,
 N negatives.
@@ -65,9 +67,9 @@ class UtteranceContrastiveConfig(ViewsConfig):
     """Of each view."""
 
     queue: int = 0
-    """Keys of earlier recordings that are the negatives (K; MoCo: 65,536 for 1.3 million images).
-    Well below the number of recordings, or a recording's own keys are among them. 0: none, and the
-    negatives are the other recordings of the forward pass (SimCLR)."""
+    """Keys of earlier recordings that are negatives (K; MoCo: 65,536 for 1.3 million images).
+    besides the other recordings of the forward pass. Well below the number of recordings, or a
+    recording's own keys are among them. 0: none (SimCLR)."""
 
     horizon: float = 0.001
     """With a queue: how far back the teacher's average reaches, as a share of the run (see
@@ -140,7 +142,8 @@ class UtteranceContrastive(Objective):
         noise: Tensor,
         others: Tensor,
     ) -> Loss:
-        """SimCLR's equation 1, or MoCo's, summed over both views of all recordings.
+        """SimCLR's equation 1, with a queue MoCo's keys among the negatives too, summed over both
+        views of all recordings.
 
         The count is 2 B; 0 where there are no negatives. In training mode the keys of first views
         are also collected for the queue, which changes in ``before_update``.
@@ -150,16 +153,13 @@ class UtteranceContrastive(Objective):
         context = mean_over_time(encode(encoder, views, masks, None)[2], frame_counts(views)[0])
         with full_precision(context):
             anchors = F.normalize(self.project(context), dim=-1)  # [2 B, Q]
+            keys = self.teacher_keys(views, masks) if self.config.queue > 0 else anchors
+            answers = to_device(candidates(others), anchors.device)
+            logits = (anchors @ keys.T).gather(1, answers)  # [2 B, 1 + 2 N]
             if self.config.queue > 0:
-                keys = self.teacher_keys(views, masks)
-                partners = keys.view(-1, 2, keys.shape[1]).flip(1).flatten(0, 1)  # [2 B, Q]
-                logits = self.queue.logits(anchors, partners)  # [2 B, 1 + K]
+                logits = torch.cat([logits, anchors @ self.queue.keys.T], dim=1)  # ... + K
                 if self.training:
                     self.queue.collect(keys[::2])
-            else:
-                keys = anchors
-                answers = to_device(candidates(others), anchors.device)
-                logits = (anchors @ anchors.T).gather(1, answers)  # [2 B, 1 + N]
             logits = logits / self.config.temperature
             total = info_nce(logits)
         count = len(logits) if logits.shape[1] > 1 else 0
@@ -201,11 +201,6 @@ class KeyQueue(nn.Module):
         keys = F.normalize(torch.randn(size, projection_size), dim=-1)
         self.register_buffer("keys", keys)
         self.register_buffer("collected", torch.zeros_like(keys))
-
-    def logits(self, anchors: Tensor, positives: Tensor) -> Tensor:
-        """Similarities of anchors [M, Q] with their positives [M, Q] and all keys: [M, 1 + K]."""
-        own = (anchors * positives).sum(dim=-1, keepdim=True)
-        return torch.cat([own, anchors @ self.keys.T], dim=1)
 
     def collect(self, keys: Tensor) -> None:
         """Remembers keys [B, Q] of this process, and those of the others, until ``absorb``."""

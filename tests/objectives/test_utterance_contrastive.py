@@ -87,10 +87,8 @@ def test_moco_equals_the_slow_loss_gradients_too() -> None:
     expected = torch.zeros(())
     for row in range(2):
         for view in range(2):
-            anchor = each[row, view]
-            scores = torch.cat(
-                [anchor @ keys[row, 1 - view, :, None], objective.queue.keys @ anchor]
-            )
+            candidates = [keys[row, 1 - view], *keys[1 - row], *objective.queue.keys]
+            scores = torch.stack(candidates) @ each[row, view]
             expected = expected - (scores / MOCO.temperature).log_softmax(dim=0)[0]
     assert loss.count == 4
     torch.testing.assert_close(loss.sum, expected, rtol=1e-4, atol=1e-4)
@@ -163,7 +161,7 @@ def test_with_a_queue_it_learns_to_tell_tones_apart() -> None:
     config = UtteranceContrastiveConfig(hidden_size=64, projection_size=16, queue=12, horizon=0.2)
     objective = UtteranceContrastive(config, FBANK)
     optimizer = torch.optim.Adam([*encoder.parameters(), *objective.parameters()], lr=3e-3)
-    losses, updates = [], 64
+    losses, updates = [], 256
     for update in range(updates):
         objective.before_update(encoder, update / updates)
         chosen = [(4 * update + index) * 5 % 32 for index in range(4)]
