@@ -67,9 +67,9 @@ class UtteranceContrastiveConfig(ViewsConfig):
     """Of each view."""
 
     queue: int = 0
-    """Keys of earlier recordings that are negatives (K; MoCo: 65,536 for 1.3 million images).
-    besides the other recordings of the forward pass. Well below the number of recordings, or a
-    recording's own keys are among them. 0: none (SimCLR)."""
+    """Keys of earlier recordings that are negatives besides the others of the forward pass (K; for
+    1.3 million images MoCo has 65,536). Well below the number of recordings, or a recording's own
+    keys are among them. 0: none (SimCLR)."""
 
     horizon: float = 0.001
     """With a queue: how far back the teacher's average reaches, as a share of the run (see
