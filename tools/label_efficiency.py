@@ -20,7 +20,9 @@ from speechssl.errors import ConfigError
 from speechssl.files import atomic_path, check_figure
 from speechssl.tables import percent, table
 
-LINES = ["-", "--", ":", "-."]
+MARKERS = "osD^v"
+REFERENCE_LINES = ["-", "--", ":", "-."]
+LM = " + LM"  # behind a system's name: decoded with a language model
 
 
 @dataclass(frozen=True)
@@ -198,24 +200,23 @@ def _draw_lines(
     from matplotlib import pyplot
 
     systems = list(dict.fromkeys(point.system for point in points))
+    looks = list(dict.fromkeys(system.removesuffix(LM) for system in systems))
     colours: Any = pyplot.get_cmap("viridis")
-    for number, system in enumerate(systems):
+    for system in systems:
         own = [point for point in points if point.system == system]
         means = [100 * point.mean for point in own]
         places = [amounts.index(point.amount) for point in own]
         width = [100 * point.half_width for point in own]
-        colour = colours(number / max(1, len(systems)))
-        style = LINES[number % len(LINES)]
-        axes.plot(places, means, style, marker="o", color=colour, label=system)
+        look = looks.index(system.removesuffix(LM))  # with and without look alike
+        colour, marker = colours(look / len(looks)), MARKERS[look % len(MARKERS)]
+        style = "--" if system.endswith(LM) else "-"
+        axes.plot(places, means, style, marker=marker, color=colour, label=system)
         low, high = ([m + sign * w for m, w in zip(means, width)] for sign in (-1, 1))
         axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.errorbar(places, means, width, fmt="none", ecolor=colour, capsize=3)
     for number, (name, wer) in enumerate(references):
-        axes.axhline(wer, color="0.6", linewidth=1)
-        place = (0, wer)  # few transcripts: the lines are far above
-        where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        offset = (4 + 130 * number, 3)  # beside each other: they may be as good as each other
-        axes.annotate(f"{name}: {wer:g}", place, offset, ha="left", fontsize=8, **where)
+        style = REFERENCE_LINES[number % len(REFERENCE_LINES)]
+        axes.axhline(wer, linestyle=style, color="0.5", linewidth=1, label=f"{name}: {wer:g}")
     axes.set_xticks(range(len(amounts)), [f"{value:.3g}" if value else "none" for value in amounts])
     axes.set_ylim(bottom=0)
     axes.set_ylabel("word error rate (%)")

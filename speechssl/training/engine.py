@@ -71,9 +71,9 @@ from speechssl.training.units import Unit, ValidationUnit
 
 FAMILY = "speechssl"
 
-LOST_PEER = re.compile("gloo/transport.*(closed|reset) by peer|gloo/transport.*Broken pipe")
-"""What gloo says where a process that this one computes with is there no more. (NCCL ends the
-process itself.)"""
+LOST_PEER = re.compile("gloo/transport.*(closed by peer|reset by peer|Broken pipe|Timed out)")
+"""What gloo says where a process that this one computes with is there no more, or does not answer.
+(NCCL ends the process itself.)"""
 
 PLAIN_NAMES = (
     "loss",
@@ -174,8 +174,8 @@ def _explained(error: Exception, exp: Path) -> BaseException | None:
         if not is_main_process():
             return SystemExit(1)  # one line is enough
         return RunFolderError(
-            f"{exp}: another process of the run has ended (see what it says); mend that, then "
-            f"give the same command to go on from the last checkpoint."
+            f"{exp}: another process of the run has ended (see what it says) or has not answered "
+            f"in time; mend that, then give the same command to go on from the last checkpoint."
         )
     refused = next((cause for cause in causes if isinstance(cause, OSError)), None)
     if refused and isinstance(error, (OperationalError, CheckpointStateNotValidError)):

@@ -1,7 +1,11 @@
-"""What is done to a model before training: compiling its layers, and what cannot be done."""
+"""What is done to a model before training: compiling its layers, and what cannot be done. And what
+a process says that waits for another in vain."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +13,16 @@ import torch
 from fairseq2.recipe.config import PolynomialDecayLRConfig
 from torch.utils._pytree import tree_leaves
 
-from speechssl.errors import ConfigError
+from speechssl.errors import ConfigError, RunFolderError
 from speechssl.models.encoder import Encoder, EncoderConfig
 from speechssl.objectives import build_objective
 from speechssl.objectives.base import Loss
-from speechssl.training.engine import _lr_scheduler, check_training, compile_layers
+from speechssl.training.engine import (
+    _explained,
+    _lr_scheduler,
+    check_training,
+    compile_layers,
+)
 from speechssl.training.pretraining import PretrainModel
 from speechssl.training.recipe import DataConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from tests.contracts.toys import TONES, toy_batch, toy_encoder
@@ -91,3 +100,34 @@ def test_fsdp_finds_the_loss_in_what_a_model_returns() -> None:
     total = torch.ones((), requires_grad=True)
     leaves = tree_leaves(Loss(total, 3, {"accuracy": (torch.ones(()), 3)}))
     assert any(leaf is total for leaf in leaves)
+
+
+WAITING = """
+import sys
+from datetime import timedelta
+import torch
+from torch import distributed
+
+meeting, rank = sys.argv[1], int(sys.argv[2])
+distributed.init_process_group("gloo", init_method=f"file://{meeting}", world_size=2, rank=rank)
+both = distributed.new_group(timeout=timedelta(seconds=2))
+if rank == 0:
+    try:
+        distributed.all_reduce(torch.ones(1), group=both)
+    except RuntimeError as error:
+        sys.exit(str(error))
+else:
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    """Suspended by hand, for one; the process that waits for it says so."""
+    start = [sys.executable, "-c", WAITING, str(tmp_path / "meeting")]
+    with subprocess.Popen([*start, "1"], stdin=subprocess.PIPE) as silent:
+        waiting = subprocess.run([*start, "0"], stderr=subprocess.PIPE, text=True)
+        silent.kill()
+    explained = _explained(RuntimeError(waiting.stderr), Path("exp"))
+    assert isinstance(explained, RunFolderError), waiting.stderr
+    assert "another process of the run" in str(explained)
+    assert "has not answered in time" in str(explained)
