@@ -186,7 +186,7 @@ class LayerFeatures:
         return [frames for (frames,) in self._layers(waveforms)]
 
 
-class LogMels:
+class LogMelFeatures:
     """Log-mel energies relative to the recording's mean energy; two of 10 ms make a frame.
 
     They are those of the ``fbank`` frontend, except that the bands are not normalised over the

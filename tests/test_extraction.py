@@ -9,7 +9,7 @@ import torch
 from speechssl.data.index import Cuts
 from speechssl.data.manifest import cuts_path
 from speechssl.errors import ConfigError
-from speechssl.extraction import LayerFeatures, LogMels, ModelLayers, draw_places
+from speechssl.extraction import LayerFeatures, LogMelFeatures, ModelLayers, draw_places
 from speechssl.frames import num_frames
 from speechssl.models.encoder import Encoder
 from speechssl.models.folder import save_model_folder
@@ -41,7 +41,7 @@ def test_layers_together_are_the_layers_one_by_one(model: Path) -> None:
 
 @pytest.mark.parametrize("samples", [400, 719, 720, 12345])
 def test_log_mels_have_the_encoders_frames(samples: int) -> None:
-    (frames,) = LogMels()([torch.randn(samples)])
+    (frames,) = LogMelFeatures()([torch.randn(samples)])
     assert frames.shape == (num_frames(samples), 160)
     assert torch.isfinite(frames).all()
 
@@ -50,7 +50,7 @@ def test_log_mels_tell_colour_but_not_loudness() -> None:
     torch.manual_seed(0)
     white = torch.randn(8000)
     dark = white.cumsum(0)
-    once, twice, other = LogMels()([white, 0.1 * white, dark])
+    once, twice, other = LogMelFeatures()([white, 0.1 * white, dark])
     torch.testing.assert_close(once, twice, atol=1e-3, rtol=0)
     assert (once.mean(0) - other.mean(0)).abs().max() > 1
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechssl.data.index import Cuts
-from speechssl.extraction import LogMels, ModelLayers, extract
+from speechssl.extraction import LogMelFeatures, ModelLayers, extract
 from speechssl.probing.labels import Labelled
 
 Matrix = NDArray[np.float32]
@@ -21,7 +21,7 @@ class ProbedLayers:
     """Log-mels, which a layer should beat, and all layers of a model."""
 
     def __init__(self, model: Path) -> None:
-        self._mels = LogMels()
+        self._mels = LogMelFeatures()
         self._model = ModelLayers(model)
         self.names = ["log-mel", *map(str, self._model.layers)]
         self.widths = [self._mels.dim, *[self._model.dim] * len(self._model.layers)]
