@@ -31,6 +31,11 @@ _SEARCH = (
         "--lexicon", type=_FILE, help="Words to write, with tokens.  [default: those of the ARPA]"
     ),
     click.option(
+        "--open-vocabulary/--closed-vocabulary",
+        default=None,
+        help="Also write words that the ARPA file does not have, as they are spelled; slower.",
+    ),
+    click.option(
         "--hotwords",
         multiple=True,
         metavar="WORDS",
@@ -44,7 +49,16 @@ _WEIGHTS = (
     click.option("--beam", type=int, help="Beam search with this many readings.  [default: 50]"),
     click.option("--lm-weight", type=float, help="Weight of the language model.  [default: 1]"),
     click.option("--word-score", type=float, help="Bonus for each word.  [default: 1.5]"),
+    click.option(
+        "--unknown-score", type=float, help="Bonus for each word not in the ARPA.  [default: 0]"
+    ),
 )
+
+_NAMES = (
+    *("decoding", "lm", "lexicon", "open_vocabulary", "hotwords", "hotword_weight"),
+    *("beam", "lm_weight", "word_score", "unknown_score"),
+)
+"""What these options are called as arguments of a command."""
 
 
 def decoder_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -63,8 +77,7 @@ def search_options(command: Callable[..., None]) -> Callable[..., None]:
 def _with_settings(command: Callable[..., None], options: tuple[Any, ...]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_settings(**arguments: Any) -> None:
-        names = ("decoding", "lm", "lexicon", "beam", "lm_weight", "word_score", "hotwords")
-        given = {name: arguments.pop(name, None) for name in (*names, "hotword_weight")}
+        given = {name: arguments.pop(name, None) for name in _NAMES}
         command(**arguments, decoding=_settings(**given))
 
     for option in reversed(options):

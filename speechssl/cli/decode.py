@@ -46,8 +46,9 @@ def command(
     and the exit status is 2.
 
     Decoding is greedy unless an option asks for a beam search. A language model of words (see
-    `speechssl lm`) lets only its own words be written, hotwords excepted; one of characters lets
-    any be. `speechssl tune-decoding` finds the weights.
+    `speechssl lm`) lets only its own words be written, hotwords excepted, and with
+    --open-vocabulary all others as they are spelled; one of characters lets any be. `speechssl
+    tune-decoding` finds the weights.
 
     \b
     Example:

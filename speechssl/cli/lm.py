@@ -54,10 +54,11 @@ def command(
     transcripts are taken. Text is normalised as transcripts are. Smoothing is interpolated
     modified Kneser-Ney.
 
-    A model of words lets a recogniser write only its words: give it all the text there is. A model
-    of characters knows no words and suits languages whose words have many forms. For gigabytes of
-    text use KenLM's lmplz, whose files are read alike; an ARPA file can be made smaller and faster
-    to load with its build_binary, to be used with --lexicon.
+    A model of words lets a recogniser write only its words: give it all the text there is, and
+    decode with --open-vocabulary where that is little. A model of characters knows no words and
+    suits languages whose words have many forms. For gigabytes of text use KenLM's lmplz, whose
+    files are read alike; an ARPA file can be made smaller and faster to load with its build_binary,
+    to be used with --lexicon.
 
     \b
     Example:

@@ -40,7 +40,7 @@ def command(
     Example:
       speechssl lm data/train/cuts.jsonl.gz exp/words.arpa
       speechssl tune-decoding exp/finetune/model data/dev/cuts.jsonl.gz exp/decoding.yaml \\
-        --lm exp/words.arpa
+        --lm exp/words.arpa --open-vocabulary
       speechssl decode exp/finetune/model data/test/cuts.jsonl.gz exp/test.hyps.jsonl \\
         --decoding exp/decoding.yaml
     """
@@ -77,9 +77,11 @@ def command(
     trials[0].settings.save(out)
     draw_trials(trials, picture)
     greedy = word_error_rate(GreedyDecoder(transcriber.tokens), log_probs, references)
-    rows = [["", "WER %", "lm weight", "word score"], ["greedy", percent(greedy), *"--"]]
+    weights = ["lm_weight", "word_score"] + ["unknown_score"] * decoding.open_vocabulary
+    rows = [["", "WER %", *(name.replace("_", " ") for name in weights)]]
+    rows.append(["greedy", percent(greedy), *("-" for _ in weights)])
     for name, trial in zip(("chosen", "others", ""), trials):
-        weights = (trial.settings.lm_weight, trial.settings.word_score)
-        rows.append([name, percent(trial.wer), *(f"{weight:g}" for weight in weights)])
+        values = (getattr(trial.settings, weight) for weight in weights)
+        rows.append([name, percent(trial.wer), *(f"{value:g}" for value in values)])
     click.echo(table(rows))
     click.echo(f"{len(trials)} trials on {len(references)} cuts -> {out}, {picture.name}")

@@ -9,12 +9,14 @@ bi-directional recurrent DNNs" (prefix beam search); Collobert et al. 2016, "Wav
 in which the first term sums the alignments that the beam still holds; hotwords add their credit
 (see ``speechssl.decoding.hotwords``).
 
-Two ways to search:
+Three ways to search:
 
 - with words: only words of a lexicon are written, and the language model scores words. The lexicon
   is a file, or the words of the ARPA file spelled by their characters;
 - without a lexicon: any sequence of tokens may be written, and the language model, if there is one,
-  scores tokens ("|" between words and after the last).
+  scores tokens ("|" between words and after the last);
+- with an open vocabulary: any sequence of tokens too, but the language model scores words, those of
+  the ARPA file and all others (see ``speechssl.decoding.open_vocabulary``).
 
 torchaudio wraps the same search, but without a lexicon its ``ctc_decoder`` numbers the tokens
 otherwise for the language model than for the recogniser, so the search is called directly.
@@ -52,6 +54,7 @@ from speechssl.decoding.decoder import Decoded
 from speechssl.decoding.hotwords import ROOT, HotwordLM, PhraseMatcher
 from speechssl.decoding.lexicon import Lexicon, arpa_words, is_binary, read_lexicon, spell
 from speechssl.decoding.ngram import UNKNOWN
+from speechssl.decoding.open_vocabulary import OpenVocabulary, OpenVocabularyLM
 from speechssl.decoding.settings import DecodingSettings
 from speechssl.errors import LanguageModelError
 
@@ -59,6 +62,9 @@ logger = logging.getLogger("speechssl")
 
 BEST_TOKENS = 15
 """Tokens that are tried in each frame."""
+
+OPEN_TOKENS = 6
+"""The same with an open vocabulary, where each of them asks a language model in Python."""
 
 THRESHOLD = 25.0
 """Readings whose score is this far below the best are dropped."""
@@ -75,7 +81,7 @@ class BeamDecoder:
         """Raises ``LanguageModelError`` if a file cannot be used or does not fit ``tokens``."""
         self.tokens = tokens
         self._separator = tokens.symbols.index(SEPARATOR)
-        lexicon = _find_lexicon(tokens, settings)
+        known = lexicon = _find_lexicon(tokens, settings)
         if lexicon is not None:
             unlisted = [w for w in " ".join(settings.hotwords).split() if w not in lexicon]
             lexicon = {**_spell_hotwords(tokens, unlisted), **lexicon}
@@ -88,6 +94,16 @@ class BeamDecoder:
         self._file_lm = _load_lm(settings.lm, dictionary)
         if settings.lm is not None and lexicon is None:
             _require_tokens(self._file_lm, dictionary, settings.lm)
+        self._vocabulary: OpenVocabulary | None = None
+        if settings.open_vocabulary:
+            if known is None:
+                raise LanguageModelError(
+                    f"{settings.lm}: is no ARPA file of words, which an open vocabulary needs to "
+                    "learn how others are spelled; give one (speechssl lm)."
+                )
+            numbers = {word: dictionary.get_index(word) for word in known}
+            unknown = dictionary.get_index(UNKNOWN)
+            self._vocabulary = OpenVocabulary(self._file_lm, numbers, unknown)
         self._trie: Trie | None = None
         self._weigh(settings)
 
@@ -97,6 +113,7 @@ class BeamDecoder:
         before = self.settings
         assert (settings.lm, settings.lexicon) == (before.lm, before.lexicon)
         assert settings.hotwords == before.hotwords
+        assert settings.open_vocabulary == before.open_vocabulary
         other = copy(self)
         other._weigh(settings)
         return other
@@ -105,21 +122,32 @@ class BeamDecoder:
         """Makes the search of ``settings`` from what is loaded."""
         self.settings = settings
         self._lm, lm_weight = self._file_lm, settings.lm_weight
+        self._writes_listed = self.has_words and not settings.open_vocabulary
+        if settings.open_vocabulary:
+            assert self._vocabulary is not None
+            self._lm = OpenVocabularyLM(
+                self._vocabulary,
+                self.tokens.symbols,
+                self._separator,
+                word_score=settings.word_score / lm_weight,
+                unknown_score=settings.unknown_score / lm_weight,
+            )
         if settings.hotwords:
             if settings.lm is None or lm_weight == 0:
                 self._lm, lm_weight = ZeroLM(), 1.0
             self._lm = self._with_hotwords(self._lm, scale=1 / lm_weight)
-        wider = HOTWORD_BEAM if settings.hotwords and self.has_words else 1
+        wider = HOTWORD_BEAM if settings.hotwords and self._writes_listed else 1
+        best_tokens = OPEN_TOKENS if settings.open_vocabulary else BEST_TOKENS
         options = {
             "beam_size": wider * settings.beam_size,
-            "beam_size_token": min(BEST_TOKENS, len(self.tokens)),
+            "beam_size_token": min(best_tokens, len(self.tokens)),
             "beam_threshold": THRESHOLD,
             "lm_weight": lm_weight,
             "sil_score": 0.0,
             "log_add": True,
             "criterion_type": CriterionType.CTC,
         }
-        if self._lexicon is None:
+        if self._lexicon is None or settings.open_vocabulary:
             free = LexiconFreeDecoderOptions(**options)
             self._search = LexiconFreeDecoder(free, self._lm, self._separator, BLANK, [])
             return
@@ -135,7 +163,7 @@ class BeamDecoder:
 
     @property
     def has_words(self) -> bool:
-        """Whether only the words of a lexicon are written, and ``word_score`` has an effect."""
+        """Whether the words of a lexicon are known, and ``word_score`` has an effect."""
         return self._words is not None
 
     def decode(self, log_probs: Tensor) -> list[Decoded]:
@@ -170,24 +198,25 @@ class BeamDecoder:
         if ids and ids[-1] == self._separator:
             ids.pop()
             first_frames.pop()
-        if self._words is None:
+        if self._words is None or not self._writes_listed:
             text = self.tokens.decode(ids)
         else:
             text = " ".join(self._words[word] for word in result.words if word >= 0)
         return Decoded(text, ids, first_frames, result.score)
 
     def _with_hotwords(self, lm: LM, scale: float) -> HotwordLM:
-        """``lm`` with credit for the hotwords, in words or, without a lexicon, in tokens."""
+        """``lm`` with credit for the hotwords, in words or, where the search is one of tokens, in
+        these."""
         phrases: list[tuple[list[int], float]] = []
         for phrase in self.settings.hotwords:
             words = phrase.split()
-            if self._words is None:
+            if not self._writes_listed:
                 spelled = _spell_hotwords(self.tokens, [phrase])
                 symbols = [self._separator, *chain(*(spelled[word][0] for word in words))]
             else:
                 symbols = [self._dictionary.get_index(word) for word in words]
             phrases.append((symbols, self.settings.hotword_weight * len(words)))
-        if self.has_words:
+        if self._writes_listed:
             matcher, start = PhraseMatcher(phrases), ROOT
         else:  # a recording begins as if a word had just ended
             matcher = PhraseMatcher(phrases, free=1)

@@ -61,12 +61,8 @@ class NGramModel:
 
         A word that the model does not know counts as ``<unk>``.
         """
-        known = [word if (word,) in self.log_probs[0] else UNKNOWN for word in sentence]
-        padded = [START, *known, END]
-        return sum(
-            self._conditional(tuple(padded[max(0, i - self.order + 1) : i + 1]))
-            for i in range(1, len(padded))
-        )
+        padded = [START, *sentence, END]
+        return sum(self.conditional(padded[:length]) for length in range(2, len(padded) + 1))
 
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
         """The perplexity per word of ``sentences``, each end counted as a word."""
@@ -76,11 +72,16 @@ class NGramModel:
             words += len(sentence) + 1
         return float(10 ** (-total / max(1, words)))
 
-    def _conditional(self, gram: Gram) -> float:
+    def conditional(self, words: Sequence[str]) -> float:
+        """log10 of the probability of the last of ``words`` after the others."""
+        last = words[-self.order :]
+        return self._look_up(tuple(w if (w,) in self.log_probs[0] else UNKNOWN for w in last))
+
+    def _look_up(self, gram: Gram) -> float:
         found = self.log_probs[len(gram) - 1].get(gram)
         if found is not None:
             return found
-        return self.backoffs.get(gram[:-1], 0.0) + self._conditional(gram[1:])
+        return self.backoffs.get(gram[:-1], 0.0) + self._look_up(gram[1:])
 
     def save(self, path: Path | str) -> None:
         """Writes the model as an ARPA file, sorted, so that the same model gives the same bytes."""

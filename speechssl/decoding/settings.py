@@ -40,8 +40,16 @@ class DecodingSettings:
     lm_weight: float = 1.0
     """Of the language model's log10 probability."""
 
+    open_vocabulary: bool = False
+    """Whether words are also written that the language model, an ARPA file of words, does not know:
+    as they are spelled (``speechssl.decoding.open_vocabulary``)."""
+
     word_score: float = 1.5
-    """Added for each word; larger values write more words. Has an effect only with a lexicon."""
+    """Added for each word; larger values write more words. Has an effect only with a lexicon or a
+    language model of words."""
+
+    unknown_score: float = 0.0
+    """Added for each word that only ``open_vocabulary`` can write; smaller values write fewer."""
 
     hotwords: tuple[str, ...] = ()
     """Words and phrases to expect, written as the transcripts are."""
@@ -57,6 +65,10 @@ class DecodingSettings:
         require(self.lm_weight >= 0, "lm_weight", "at least 0", self.lm_weight)
         require(self.hotword_weight >= 0, "hotword_weight", "at least 0", self.hotword_weight)
         require(self.nbest >= 1, "nbest", "at least 1", self.nbest)
+        if self.open_vocabulary:
+            require(self.lm is not None, "open_vocabulary", "with a language model (lm)", True)
+            require(self.lexicon is None, "open_vocabulary", "without a lexicon", True)
+            require(self.lm_weight > 0, "lm_weight", "positive with open_vocabulary", 0)
         require(all(map(str.split, self.hotwords)), "hotwords", "words", self.hotwords)
 
     @property

@@ -29,6 +29,20 @@ def test_weights_are_found_and_used(speechssl, recogniser, corpus, words, tmp_pa
     assert {word for hyp in read_hypotheses(hyps) for word in hyp.text.split()} <= known
 
 
+def test_with_an_open_vocabulary(speechssl, recogniser, corpus, words, tmp_path):
+    out, hyps = tmp_path / "tuned.yaml", tmp_path / "hyps.jsonl"
+    tuned = ("tune-decoding", recogniser, cuts_path(corpus, "dev"), out, "--lm", words)
+    result = speechssl(*tuned, "--open-vocabulary")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0].endswith("unknown score")
+    settings = DecodingSettings.load(out)
+    assert settings.open_vocabulary
+    decoded = ("decode", recogniser, cuts_path(corpus, "test"), hyps, "--decoding", out)
+    for closed in ((), ("--closed-vocabulary", "--unknown-score", -4.0)):
+        assert speechssl(*decoded, *closed, "--overwrite").exit_code == 0
+        assert len(read_hypotheses(hyps)) > 0
+
+
 def test_test_data_is_refused(fails, recogniser, corpus, words, tmp_path):
     out = tmp_path / "decoding.yaml"
     message = fails("tune-decoding", recogniser, cuts_path(corpus, "test"), out, "--lm", words)

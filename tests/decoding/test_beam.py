@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import groupby, product
 from pathlib import Path
@@ -11,6 +12,7 @@ from speechssl.data.text import BLANK, Tokens
 from speechssl.decoding.beam import BeamDecoder
 from speechssl.decoding.lexicon import write_lexicon
 from speechssl.decoding.ngram import NGramModel, estimate
+from speechssl.decoding.open_vocabulary import SPELLING_ORDER
 from speechssl.decoding.settings import DecodingSettings
 from speechssl.errors import LanguageModelError
 
@@ -87,6 +89,32 @@ def test_word_model_equals_exhaustive_search(words, seed):
     found = BeamDecoder(TOKENS, settings).decode(log_probs)
     expected = sorted(scores, key=scores.get, reverse=True)[:3]
     assert [reading.text for reading in found] == expected
+    for reading in found:
+        assert reading.score == pytest.approx(scores[reading.text], abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_open_vocabulary_equals_exhaustive_search(words, seed):
+    """The best reading among all texts, unknown words by the formula of ``open_vocabulary``."""
+    log_probs, model = noise(6, seed), word_model()
+    spelling = estimate([[*word] for word in model.words], SPELLING_ORDER)
+
+    def log_prob(text: str) -> float:
+        unknown = [word for word in text.split() if word not in model.words]
+        shares = math.log10(len(model.words) + 2) * len(unknown)
+        return model.log_prob(text.split()) + shares + sum(map(spelling.log_prob, unknown))
+
+    scores = {
+        text: heard + 1.3 * log_prob(text) + 0.7 * len(text.split())
+        - 0.2 * sum(word not in model.words for word in text.split())
+        for text, heard in exhaustive(log_probs).items()
+    }  # fmt: skip
+    settings = DecodingSettings(
+        lm=words, lm_weight=1.3, word_score=0.7, open_vocabulary=True, unknown_score=-0.2,
+        beam=5000, nbest=3,
+    )  # fmt: skip
+    found = BeamDecoder(TOKENS, settings).decode(log_probs)
+    assert [reading.text for reading in found] == sorted(scores, key=scores.get, reverse=True)[:3]
     for reading in found:
         assert reading.score == pytest.approx(scores[reading.text], abs=1e-3)
 
@@ -285,6 +313,56 @@ def test_phrase(words, lm_weight):
         assert scores[0] == pytest.approx(scores[1], abs=1e-3)
 
 
+# --- words that the language model does not know --------------------------------------------------
+
+
+def test_unknown_words_are_written_as_they_are_spelled(words):
+    heard = frames("cab ba")
+    assert texts(heard, lm=words)[0] != "cab ba"
+    assert texts(heard, lm=words, open_vocabulary=True) == ["cab ba"]
+    closed = texts(heard, lm=words, beam=200)
+    assert texts(heard, lm=words, open_vocabulary=True, unknown_score=-60.0, beam=200) == closed
+
+
+def test_known_words_are_preferred(words):
+    """Also where the sound says nothing: "bb" is spelled like no other word."""
+    unsure = frames("a- ba")
+    unsure[1] = torch.tensor([0.1, 0.0, 0.0, 0.45, 0.45]).log()  # "ab" or "ac"
+    assert texts(unsure, lm=words, open_vocabulary=True) == ["ab ba"]
+
+
+def test_an_unknown_word_may_be_hot(words):
+    unsure = frames("ca- ba")
+    unsure[2] = torch.tensor([0.5, 0.0, 0.0, 0.3, 0.2]).log()  # "ca", "cab" or "cac"
+    settings = {"lm": words, "open_vocabulary": True}
+    assert texts(unsure, **settings) == ["ca ba"]
+    assert texts(unsure, **settings, hotwords=("cac",)) == ["cac ba"]
+
+
+def test_where_unknown_words_were_counted_their_share_is_taken_as_it_is(tmp_path):
+    """Not multiplied by the number of words: together they would be more than likely."""
+    scores = {}
+    for share in (0.01, 0.5):
+        lines = [f"{math.log10(p):.5f}\t{w}" for w, p in (("ab", 0.3), ("ba", 0.1), ("</s>", 0.1))]
+        lines += [f"{math.log10(share):.5f}\t<unk>", "-99\t<s>\t0"]
+        grams = "\n".join(lines)
+        text = f"\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n{grams}\n\n"
+        (tmp_path / "lm.arpa").write_text(f"{text}\\2-grams:\n-0.1\t<s> ab\n\n\\end\\\n")
+        settings = DecodingSettings(
+            lm=str(tmp_path / "lm.arpa"), open_vocabulary=True, word_score=0.0
+        )
+        [reading] = BeamDecoder(TOKENS, settings).decode(frames("cc", 0.9999))
+        assert reading.text == "c"
+        scores[share] = reading.score
+    # 0.01 is one of the equal shares of the 2 words, the end and <unk>.
+    assert scores[0.5] - scores[0.01] == pytest.approx(math.log10(0.5 / 0.04), abs=1e-3)
+
+
+def test_an_open_vocabulary_needs_a_model_of_words(words, characters, monkeypatch):
+    with pytest.raises(LanguageModelError, match=r"characters\.arpa: is no ARPA file of words"):
+        BeamDecoder(TOKENS, DecodingSettings(lm=characters, open_vocabulary=True))
+
+
 # --- subwords and phones -------------------------------------------------------------------------
 
 SUBWORDS = Tokens(["<blank>", "|", "a", "b", "c", "ab", "ca"], "bpe")
@@ -301,7 +379,7 @@ def path_of(tokens: Tokens, symbols: str) -> Tensor:
 
 def test_words_of_subwords(words, characters):
     heard = path_of(SUBWORDS, "ab <blank> | b a | ca ca")
-    for settings in ({"lm": words}, {"beam": 20}):
+    for settings in ({"lm": words}, {"beam": 20}, {"lm": words, "open_vocabulary": True}):
         [reading] = BeamDecoder(SUBWORDS, DecodingSettings(**settings)).decode(heard)
         assert reading.text == "ab ba ca"
         assert [SUBWORDS.symbols[i] for i in reading.tokens] == ["ab", "|", "b", "a", "|", "ca"]

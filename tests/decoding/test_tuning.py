@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -15,12 +16,12 @@ TOKENS = Tokens.from_texts(["abc"])
 TEXT = ["ab ba", "ab ab ba", "ca ab", "ca ba ab", "ba ba ca", "ab ca"]
 
 
-def heard(text: str, seed: int) -> Tensor:
+def heard(text: str, seed: int, clarity: float = 2.5) -> Tensor:
     """Noisy log-probabilities [T, V] of a model that hears ``text``, blanks in between."""
     torch.manual_seed(seed)
     ids = list(chain.from_iterable((token, BLANK) for token in TOKENS.encode(text)))
     scores = 2 * torch.randn(len(ids), len(TOKENS))
-    scores[range(len(ids)), ids] += 2.5
+    scores[range(len(ids)), ids] += clarity
     return scores.log_softmax(-1)
 
 
@@ -50,6 +51,20 @@ def test_finds_weights_better_than_greedy(dev, tmp_path, unit):
     assert {settings.beam for settings in chosen} == {50}
     assert len({settings.lm_weight for settings in chosen}) > 5
     assert (len({settings.word_score for settings in chosen}) > 3) == (unit == "word")
+    draw_trials(trials, tmp_path / "tuning.png")
+    assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_of_an_open_vocabulary(tmp_path):
+    """The language model lacks a word that is said in half of the recordings."""
+    dev = [heard(text, seed, clarity=4.0) for seed, text in enumerate(TEXT)]
+    estimate([line.replace("ca", "").split() for line in TEXT], 3).save(tmp_path / "lm.arpa")
+    settings = DecodingSettings(lm=str(tmp_path / "lm.arpa"), open_vocabulary=True)
+    trials = tune(BeamDecoder(TOKENS, settings), dev, TEXT)
+    assert all(trial.settings.open_vocabulary for trial in trials)
+    assert len({trial.settings.unknown_score for trial in trials}) > 5
+    closed = tune(BeamDecoder(TOKENS, replace(settings, open_vocabulary=False)), dev, TEXT)
+    assert trials[0].wer < 0.8 * closed[0].wer
     draw_trials(trials, tmp_path / "tuning.png")
     assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
 
