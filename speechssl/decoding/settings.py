@@ -11,6 +11,7 @@ from speechssl.config import build, read_yaml, require, to_dict, write_yaml
 from speechssl.data.text import Tokens
 from speechssl.decoding.decoder import Decoder
 from speechssl.decoding.greedy import GreedyDecoder
+from speechssl.errors import ConfigError
 from speechssl.files import write_text
 
 logger = logging.getLogger("speechssl")
@@ -66,8 +67,11 @@ class DecodingSettings:
         require(self.hotword_weight >= 0, "hotword_weight", "at least 0", self.hotword_weight)
         require(self.nbest >= 1, "nbest", "at least 1", self.nbest)
         if self.open_vocabulary:
-            require(self.lm is not None, "open_vocabulary", "with a language model (lm)", True)
-            require(self.lexicon is None, "open_vocabulary", "without a lexicon", True)
+            if self.lm is None or self.lexicon is not None:
+                raise ConfigError(
+                    "open_vocabulary: needs a language model of words (lm), an ARPA file, whose "
+                    "words tell how others are spelled, and no lexicon."
+                )
             require(self.lm_weight > 0, "lm_weight", "positive with open_vocabulary", 0)
         require(all(map(str.split, self.hotwords)), "hotwords", "words", self.hotwords)
 

@@ -52,8 +52,8 @@ def test_folder_may_be_moved(tmp_path):
         ({"lm_weight": -1.0}, "lm_weight"),
         ({"hotword_weight": -1.0}, "hotword_weight"),
         ({"hotwords": ("a", " ")}, "hotwords"),
-        ({"open_vocabulary": True}, "open_vocabulary must be with a language model"),
-        ({"open_vocabulary": True, "lm": "lm", "lexicon": "x"}, "without a lexicon"),
+        ({"open_vocabulary": True}, "open_vocabulary: needs a language model"),
+        ({"open_vocabulary": True, "lm": "lm", "lexicon": "x"}, "no lexicon"),
         ({"open_vocabulary": True, "lm": "lm", "lm_weight": 0.0}, "lm_weight must be positive"),
     ],
 )
