@@ -53,7 +53,7 @@ from speechssl.data.text import BLANK, SEPARATOR, Tokens
 from speechssl.decoding.decoder import Decoded
 from speechssl.decoding.hotwords import ROOT, HotwordLM, PhraseMatcher
 from speechssl.decoding.lexicon import Lexicon, arpa_words, is_binary, read_lexicon, spell
-from speechssl.decoding.ngram import UNKNOWN
+from speechssl.decoding.ngram import NEVER, UNKNOWN
 from speechssl.decoding.open_vocabulary import OpenVocabulary, OpenVocabularyLM
 from speechssl.decoding.settings import DecodingSettings
 from speechssl.errors import LanguageModelError
@@ -96,14 +96,7 @@ class BeamDecoder:
             _require_tokens(self._file_lm, dictionary, settings.lm)
         self._vocabulary: OpenVocabulary | None = None
         if settings.open_vocabulary:
-            if known is None:
-                raise LanguageModelError(
-                    f"{settings.lm}: is no ARPA file of words, which an open vocabulary needs to "
-                    "learn how others are spelled; give one (speechssl lm)."
-                )
-            numbers = {word: dictionary.get_index(word) for word in known}
-            unknown = dictionary.get_index(UNKNOWN)
-            self._vocabulary = OpenVocabulary(self._file_lm, numbers, unknown)
+            self._vocabulary = _open_vocabulary(settings.lm, self._file_lm, known, dictionary)
         self._trie: Trie | None = None
         self._weigh(settings)
 
@@ -306,6 +299,26 @@ def _load_lm(path: str | None, dictionary: Dictionary) -> LM:
             return KenLM(path, dictionary)
     except RuntimeError as error:
         raise LanguageModelError(f"{path}: KenLM cannot read it ({error}).") from None
+
+
+def _open_vocabulary(
+    path: str | None, lm: LM, known: Lexicon | None, dictionary: Dictionary
+) -> OpenVocabulary:
+    """The words ``known`` to the language model in ``path``, and all others. Raises
+    ``LanguageModelError``."""
+    if known is None:
+        raise LanguageModelError(
+            f"{path}: is no ARPA file of words, which an open vocabulary needs to learn how others "
+            "are spelled; give one (speechssl lm)."
+        )
+    numbers = {word: dictionary.get_index(word) for word in known}
+    vocabulary = OpenVocabulary(lm, numbers, dictionary.get_index(UNKNOWN))
+    if vocabulary.others < NEVER / 2:
+        raise LanguageModelError(
+            f"{path}: has no <unk>, so that it leaves nothing to words that it does not know; "
+            "build it with `speechssl lm` or lmplz."
+        )
+    return vocabulary
 
 
 def _require_tokens(lm: LM, dictionary: Dictionary, path: str) -> None:

@@ -52,7 +52,8 @@ class OpenVocabulary:
         shares = math.log10(len(words) + 2)
         # Some models have counted <unk> as a word: then that is the share of all unknown words.
         self._shares = shares if one_of_them + shares <= 0 else 0.0
-        self._others = one_of_them + self._shares
+        self.others = one_of_them + self._shares
+        """Of all unknown words together, without context."""
         self._spelling = estimate(map(list, words), SPELLING_ORDER)
         self._spelled = {"": 0.0}
 
@@ -75,7 +76,7 @@ class OpenVocabulary:
 
     def expect(self, beginning: str, unknown_score: float) -> float:
         """The score, without context, of the likeliest word that begins so."""
-        unknown = self._others + self._spell(beginning) + unknown_score
+        unknown = self.others + self._spell(beginning) + unknown_score
         return max(unknown, self._beginnings.get(beginning, -math.inf))
 
     def _spell(self, beginning: str) -> float:

@@ -358,7 +358,13 @@ def test_where_unknown_words_were_counted_their_share_is_taken_as_it_is(tmp_path
     assert scores[0.5] - scores[0.01] == pytest.approx(math.log10(0.5 / 0.04), abs=1e-3)
 
 
-def test_an_open_vocabulary_needs_a_model_of_words(words, characters, monkeypatch):
+def test_an_open_vocabulary_needs_a_model_of_words_with_unknown_ones(words, characters, tmp_path):
+    lines = Path(words).read_text().splitlines()
+    known = [line for line in lines if "<unk>" not in line]
+    known[1] = f"ngram 1={int(known[1].partition('=')[2]) - 1}"
+    (tmp_path / "known.arpa").write_text("\n".join(known) + "\n")
+    with pytest.raises(LanguageModelError, match=r"known\.arpa: has no <unk>"):
+        BeamDecoder(TOKENS, DecodingSettings(lm=str(tmp_path / "known.arpa"), open_vocabulary=True))
     with pytest.raises(LanguageModelError, match=r"characters\.arpa: is no ARPA file of words"):
         BeamDecoder(TOKENS, DecodingSettings(lm=characters, open_vocabulary=True))
 
