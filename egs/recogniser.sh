@@ -34,11 +34,9 @@ finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
 # Languages written without spaces have no words to count.
 case "$language" in zh* | yue* | ja* | th* | lo* | km* | my*) lm_unit=character ;; esac
 
-decode_stage() {
-  for system in "${systems[@]}"; do
-    decode_run "$exp/$system" "$data/transcribed" "$data/transcribed"
-  done
-}
+decode_system() { decode_run "$exp/$1" "$data/transcribed" "$data/transcribed"; }
+
+decode_stage() { side_by_side decode_system "${systems[@]}"; }
 
 score_stage() {
   local rows=() minutes

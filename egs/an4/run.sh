@@ -71,11 +71,9 @@ finetune_system() {
 
 finetune_stage() { side_by_side finetune_system "${systems[@]}"; }
 
-decode_stage() {
-  for system in "${systems[@]}"; do
-    decode_run "$exp/$system" "$data/${system#*_}" "$data/all"
-  done
-}
+decode_system() { decode_run "$exp/$1" "$data/${1#*_}" "$data/all"; }
+
+decode_stage() { side_by_side decode_system "${systems[@]}"; }
 
 score_stage() {
   local rows=() run all_minutes

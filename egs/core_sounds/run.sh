@@ -64,11 +64,9 @@ finetune_system() {
 
 finetune_stage() { side_by_side finetune_system pretrained scratch; }
 
-decode_stage() {
-  for system in pretrained scratch; do
-    decode_run "$exp/$system" "$data/en_${minutes}min" "$data/en"
-  done
-}
+decode_system() { decode_run "$exp/$1" "$data/en_${minutes}min" "$data/en"; }
+
+decode_stage() { side_by_side decode_system pretrained scratch; }
 
 score_stage() {
   local rows=()

@@ -220,6 +220,7 @@ def test_the_language_model_is_called_what_it_is(tmp_path: Path, unit: str) -> N
     _, lm, tuning, _ = bash(text, tmp_path).stdout.splitlines()
     assert f"run/{unit}s.arpa --unit {unit}" in lm
     assert f"--lm run/{unit}s.arpa" in tuning
+    assert ("--open-vocabulary" in tuning) == (unit == "word")
 
 
 def test_systems_run_side_by_side_and_a_failure_is_seen(tmp_path: Path) -> None:
