@@ -84,4 +84,10 @@ def command(
         values = (getattr(trial.settings, weight) for weight in weights)
         rows.append([name, percent(trial.wer), *(f"{value:g}" for value in values)])
     click.echo(table(rows))
+    unlisted = loaded.share_of_unlisted(references)
+    if unlisted and decoding.lexicon is None:
+        fate = "never written; --open-vocabulary spells them"
+        if decoding.open_vocabulary:
+            fate = "spelled"
+        click.echo(f"{percent(unlisted)} % of the words are not in {decoding.lm}: they are {fate}")
     click.echo(f"{len(trials)} trials on {len(references)} cuts -> {out}, {picture.name}")

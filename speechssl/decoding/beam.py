@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import chain
@@ -158,6 +158,13 @@ class BeamDecoder:
     def has_words(self) -> bool:
         """Whether the words of a lexicon are known, and ``word_score`` has an effect."""
         return self._words is not None
+
+    def share_of_unlisted(self, texts: Iterable[str]) -> float:
+        """The share of the words in ``texts`` that are in no lexicon; 0 without one."""
+        words = " ".join(texts).split()
+        if self._lexicon is None or not words:
+            return 0.0
+        return sum(word not in self._lexicon for word in words) / len(words)
 
     def decode(self, log_probs: Tensor) -> list[Decoded]:
         """The best readings of ``log_probs`` [T, V], at most ``settings.nbest``."""

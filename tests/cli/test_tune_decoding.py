@@ -43,6 +43,20 @@ def test_with_an_open_vocabulary(speechssl, recogniser, corpus, words, tmp_path)
         assert len(read_hypotheses(hyps)) > 0
 
 
+def test_it_is_said_how_many_words_the_language_model_lacks(
+    speechssl, recogniser, corpus, words, tmp_path
+):
+    (tmp_path / "few.txt").write_text("ada bede\nbede ada\n")
+    few = tmp_path / "few.arpa"
+    assert speechssl("lm", tmp_path / "few.txt", few, "--order", 2).exit_code == 0
+    tuned = ("tune-decoding", recogniser, cuts_path(corpus, "dev"), tmp_path / "tuned.yaml")
+    said = speechssl(*tuned, "--lm", few).stdout
+    assert f"% of the words are not in {few}: they are never written; --open-vocabulary" in said
+    said = speechssl(*tuned, "--lm", few, "--open-vocabulary", "--overwrite").stdout
+    assert f"% of the words are not in {few}: they are spelled" in said
+    assert "of the words" not in speechssl(*tuned, "--lm", words, "--overwrite").stdout
+
+
 def test_test_data_is_refused(fails, recogniser, corpus, words, tmp_path):
     out = tmp_path / "decoding.yaml"
     message = fails("tune-decoding", recogniser, cuts_path(corpus, "test"), out, "--lm", words)
