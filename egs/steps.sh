@@ -229,9 +229,11 @@ score_systems() {
 }
 
 # show_transcripts MODEL CUTS COUNT: transcribes the first COUNT recordings of a manifest with
-# `speechssl transcribe` and prints what was really said above each. Cuts that are a part of their
-# recording are passed over.
+# `speechssl transcribe`, and with the decoding.yaml beside MODEL if there is one, and prints what was
+# really said above each. Cuts that are a part of their recording are passed over.
 show_transcripts() {
+  local decoding
+  decoding=$(dirname "$1")/decoding.yaml
   [ -f "$2" ] || die "$2: no such file; run stage 0 first"
   python - "$2" "$3" <<'PY' | while IFS=$'\t' read -r file text; do
 import sys
@@ -245,5 +247,8 @@ PY
     echo "file       $file"
     echo "reference  $text"
     echo "transcript $(speechssl transcribe "$1" "$file")"
+    if [ -f "$decoding" ]; then
+      echo "with LM    $(speechssl transcribe "$1" "$file" --decoding "$decoding")"
+    fi
   done
 }

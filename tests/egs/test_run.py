@@ -260,14 +260,18 @@ def test_what_is_shown_is_what_was_transcribed(tmp_path: Path, corpus: Path) -> 
     whole, part, *_ = load_cuts(cuts_path(corpus, "test"))
     path = tmp_path / "cuts.jsonl.gz"
     save_cuts([part.truncate(duration=0.5), whole], path)
-    shown = bash(
-        f'speechssl() {{ echo "heard in $3"; }}\nshow_transcripts model {path} 3', tmp_path
-    )
-    assert shown.returncode == 0, shown.stderr
+    run = tmp_path / "run"
+    run.mkdir()
+    text = f'speechssl() {{ echo "heard in $3 ${{*:4}}"; }}\nshow_transcripts {run}/model {path} 3'
     file = whole.recording.sources[0].source
-    lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines()]
-    assert lines == [
-        ["file", file],
-        ["reference", cut_text(whole)],
-        ["transcript", f"heard in {file}"],
+    expected = [
+        f"file       {file}",
+        f"reference  {cut_text(whole)}",
+        f"transcript heard in {file} ",
+        f"with LM    heard in {file} --decoding {run}/decoding.yaml",
     ]
+    for lines in (expected[:3], expected):
+        shown = bash(text, tmp_path)
+        assert shown.returncode == 0, shown.stderr
+        assert shown.stdout.splitlines() == lines
+        (run / "decoding.yaml").touch()
