@@ -50,7 +50,7 @@ _WEIGHTS = (
     click.option("--lm-weight", type=float, help="Weight of the language model.  [default: 1]"),
     click.option("--word-score", type=float, help="Bonus for each word.  [default: 1.5]"),
     click.option(
-        "--unknown-score", type=float, help="Bonus for each word not in the ARPA.  [default: 0]"
+        "--unknown-score", type=float, help="Bonus for each word not in the ARPA.  [default: -1]"
     ),
 )
 

@@ -49,7 +49,7 @@ class DecodingSettings:
     """Added for each word; larger values write more words. Has an effect only with a lexicon or a
     language model of words."""
 
-    unknown_score: float = 0.0
+    unknown_score: float = -1.0
     """Added for each word that only ``open_vocabulary`` can write; smaller values write fewer."""
 
     hotwords: tuple[str, ...] = ()
