@@ -8,10 +8,13 @@
 # took for its own. Pretraining has one seed, fine-tuning several. An interrupted benchmark goes on
 # where it was; more objectives, minutes or seeds are added by naming them.
 #
+# The language model writes only the words of the transcripts, which is quicker.
+#
 # OBJECTIVE@CORPUS pretrains on other recordings: @10 on those of the ten minutes of transcripts, @more
 # on all and those of the prepared corpus that --more names. A second figure then shows the error rate
 # over hours of recordings.
 
+vocabulary=closed
 fold="$exp/benchmark"
 if [ "$equal" = time ]; then fold="$exp/benchmark_time"; fi
 [[ "$equal" =~ ^(audio|time)$ ]] || die "--equal is audio or time"

@@ -170,11 +170,12 @@ side_by_side() (
 # decode_run RUN TRANSCRIPTS LABELLED: the test set of the corpus LABELLED greedily (test.hyps.jsonl)
 # and with a model of the words that the transcribed corpus TRANSCRIPTS has (test.lm.hyps.jsonl),
 # whose weights are tuned on dev; of its characters where lm_unit=character. Words that the
-# transcripts do not have are spelled; letters that they do not have count as errors.
+# transcripts do not have are spelled, unless vocabulary=closed; letters that they do not have count as
+# errors.
 decode_run() {
   local run=$1 train="$2/train/cuts.jsonl.gz" dev="$3/dev/cuts.jsonl.gz" test="$3/test/cuts.jsonl.gz"
   local unit=${lm_unit:-word} lm="$1/${lm_unit:-word}s.arpa" others=()
-  if [ "$unit" = word ]; then others=(--open-vocabulary); fi
+  if [ "$unit,${vocabulary:-open}" = word,open ]; then others=(--open-vocabulary); fi
   speechssl decode "$run/model" "$test" "$run/test.hyps.jsonl" --allow-unknown --overwrite
   speechssl lm "$train" "$lm" --unit "$unit" --overwrite
   speechssl tune-decoding "$run/model" "$dev" "$run/decoding.yaml" --lm "$lm" "${others[@]}" \

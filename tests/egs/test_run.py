@@ -221,6 +221,7 @@ def test_the_language_model_is_called_what_it_is(tmp_path: Path, unit: str) -> N
     assert f"run/{unit}s.arpa --unit {unit}" in lm
     assert f"--lm run/{unit}s.arpa" in tuning
     assert ("--open-vocabulary" in tuning) == (unit == "word")
+    assert "--open-vocabulary" not in bash(f"vocabulary=closed; {text}", tmp_path).stdout
 
 
 def test_systems_run_side_by_side_and_a_failure_is_seen(tmp_path: Path) -> None:
