@@ -1,9 +1,9 @@
 """A language model of words that also says words it has never seen, letter by letter.
 
-Minutes of transcripts know few words: of new recordings every fifth may be in none of them. An
-n-gram model with Kneser-Ney smoothing keeps some probability back for them. It gives equal shares
-of it to its V words, to the end of the sentence and to ``<unk>``; here it is all of those who are
-not in the model, which share it as they are spelled:
+Minutes of transcripts know few words: of those in new recordings one in five may be in none. An
+n-gram model with Kneser-Ney smoothing keeps some probability back for them, and divides it evenly
+among its V words, the end of the sentence and ``<unk>``. Here all of it goes to the words that the
+model does not know, to each by its spelling:
 
     P(word | context) = P_ngram(word | context)                                known words
     P(word | context) = (V + 2) * P_ngram(<unk> | context) * P_spelling(word)  all others
@@ -30,6 +30,9 @@ from speechssl.decoding.ngram import END, START, estimate
 
 SPELLING_ORDER = 5
 """Characters of the longest n-grams of the spelling model."""
+
+KEPT_SPELLINGS = 200_000
+"""Beginnings of words whose spelling is remembered from recording to recording."""
 
 
 class OpenVocabulary:
@@ -59,6 +62,8 @@ class OpenVocabulary:
 
     def start(self) -> LMState:
         """The context at the beginning of a recording."""
+        if len(self._spelled) > KEPT_SPELLINGS:
+            self._spelled = {"": 0.0}
         return self._ngrams.start(False)
 
     def finish(self, context: LMState) -> float:

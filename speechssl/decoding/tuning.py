@@ -8,6 +8,7 @@ development data are few, and which of these is ahead by a word or two is luck.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ the WERs are 0.1 to 0.6 points higher than with 50, in about the same order, in 
 """
 
 OPEN_RECORDINGS = 500
-"""About how many recordings, taken evenly, are decoded then."""
+"""Most recordings, taken evenly, that are decoded then."""
 
 NEARER = ((2**0.5, 1.0), (2**0.25, 0.5))
 """The neighbourhood of the best point is searched at half the distance, and at half of that: the
@@ -63,7 +64,7 @@ def tune(
 
     ``loaded`` has the files, the hotwords and the beam to search with; ``log_probs`` are [T_i, V]
     with their ``references``. Of equally good trials, the one with the smaller weights comes first.
-    With an open vocabulary, at most ``OPEN_BEAM`` readings are kept while decoding about
+    With an open vocabulary, at most ``OPEN_BEAM`` readings are kept while decoding at most
     ``OPEN_RECORDINGS``; only the chosen settings are tried with all of both.
     """
     opened, with_words = loaded.settings.open_vocabulary, loaded.has_words
@@ -74,7 +75,7 @@ def tune(
     word_scores = WORD_SCORES if with_words else (settings.word_score,)
     total = len(LM_WEIGHTS) * len(word_scores) + len(NEARER) * (8 if with_words else 2)
     total += len(UNKNOWN_SCORES) + len(NEARER) * 2 if opened else 0
-    every = max(1, len(log_probs) // OPEN_RECORDINGS) if opened else 1
+    every = max(1, math.ceil(len(log_probs) / OPEN_RECORDINGS)) if opened else 1
     done: dict[DecodingSettings, Trial] = {}
     with tqdm(total=total, desc="settings", unit="trial", disable=None) as progress:
 

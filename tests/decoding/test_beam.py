@@ -324,8 +324,19 @@ def test_unknown_words_are_written_as_they_are_spelled(words):
     assert texts(heard, lm=words, open_vocabulary=True, unknown_score=-60.0, beam=200) == closed
 
 
+def test_only_so_many_spellings_are_remembered(words, monkeypatch):
+    """Hours of recordings do not fill the memory, and are read alike."""
+    decoder = BeamDecoder(TOKENS, DecodingSettings(lm=words, open_vocabulary=True))
+    heard = [noise(30, seed) for seed in range(4)]
+    expected = [decoder.decode(log_probs) for log_probs in heard]
+    most = len(decoder._vocabulary._spelled)
+    monkeypatch.setattr("speechssl.decoding.open_vocabulary.KEPT_SPELLINGS", 10)
+    assert [decoder.decode(log_probs) for log_probs in heard] == expected
+    assert len(decoder._vocabulary._spelled) < most / 2
+
+
 def test_known_words_are_preferred(words):
-    """Also where the sound says nothing: "bb" is spelled like no other word."""
+    """The sound does not tell "ab" from "ac", which is no word of the language model."""
     unsure = frames("a- ba")
     unsure[1] = torch.tensor([0.1, 0.0, 0.0, 0.45, 0.45]).log()  # "ab" or "ac"
     assert texts(unsure, lm=words, open_vocabulary=True) == ["ab ba"]

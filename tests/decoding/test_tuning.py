@@ -10,7 +10,15 @@ from speechssl.decoding.beam import BeamDecoder
 from speechssl.decoding.greedy import GreedyDecoder
 from speechssl.decoding.ngram import estimate
 from speechssl.decoding.settings import DecodingSettings
-from speechssl.decoding.tuning import Trial, _ranked, draw_trials, middle, tune, word_error_rate
+from speechssl.decoding.tuning import (
+    OPEN_BEAM,
+    Trial,
+    _ranked,
+    draw_trials,
+    middle,
+    tune,
+    word_error_rate,
+)
 
 TOKENS = Tokens.from_texts(["abc"])
 TEXT = ["ab ba", "ab ab ba", "ca ab", "ca ba ab", "ba ba ca", "ab ca"]
@@ -67,6 +75,21 @@ def test_weights_of_an_open_vocabulary(tmp_path):
     assert trials[0].wer < 0.8 * closed[0].wer
     draw_trials(trials, tmp_path / "tuning.png")
     assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_open_vocabulary_is_tuned_on_some_recordings_and_tried_on_all(tmp_path, monkeypatch):
+    dev = [heard(text, seed) for seed, text in enumerate(TEXT)]
+    estimate([line.split() for line in TEXT], 3).save(tmp_path / "lm.arpa")
+    decoder = BeamDecoder(
+        TOKENS, DecodingSettings(lm=str(tmp_path / "lm.arpa"), open_vocabulary=True)
+    )
+    monkeypatch.setattr("speechssl.decoding.tuning.OPEN_RECORDINGS", 2)
+    chosen, *others = tune(decoder, dev, TEXT)
+    assert chosen.settings.beam == 50
+    assert chosen.wer == word_error_rate(decoder.reweighted(chosen.settings), dev, TEXT)
+    assert {trial.settings.beam for trial in others} == {OPEN_BEAM}
+    some = decoder.reweighted(others[0].settings)
+    assert others[0].wer == word_error_rate(some, dev[::3], TEXT[::3])
 
 
 def test_the_middle_of_what_is_about_as_good_is_chosen():
